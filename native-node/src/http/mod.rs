@@ -1,0 +1,1 @@
+//! The HTTP API in the shapes of Riak KV.

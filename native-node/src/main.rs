@@ -1,0 +1,2 @@
+//! `quorate`, the command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Whole-system tests: real processes, real files, real sockets. See `tests/tests/`.
