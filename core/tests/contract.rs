@@ -147,12 +147,12 @@ fn no_acknowledgement_precedes_its_stored() {
     let mut steps = 0;
     loop {
         let out = outputs(&mut host.node);
-        let next = commands(&out);
+        let steps_wanted = commands(&out);
         if acks(&out) {
             break;
         }
-        assert_eq!(next.len(), 1, "one step at a time on one key: {out:?}");
-        for (op, command) in next {
+        assert_eq!(steps_wanted.len(), 1, "one step at a time on one key: {out:?}");
+        for (op, command) in steps_wanted {
             steps += usize::from(matches!(command, StoreCommand::Commit { .. }));
             let result = host.execute(op, command);
             host.node.handle(now, Input::Stored { op, result });

@@ -1,6 +1,8 @@
 //! A few nodes in one process with memory for disks and a perfect network: for tests that look at
 //! one behaviour. Faults belong to the simulator.
 #![allow(dead_code, reason = "each test uses the part that it needs")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+#![allow(clippy::unnecessary_wraps, reason = "the shape of a store's answer")]
 
 use bytes::Bytes;
 use quorate_core::*;
