@@ -6,6 +6,7 @@ use bytes::Bytes;
 use common::{Host, Net, boot, execute, found, key, now, value};
 use quorate_core::*;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// Takes everything a node has put out.
 fn outputs(node: &mut Node) -> Vec<Output> {
@@ -25,14 +26,8 @@ fn commands(outputs: &[Output]) -> Vec<(OpId, StoreCommand)> {
 fn no_input_can_make_a_node_fail() {
     let mut net = Net::cluster(3);
     net.put(1, Put::new(key("k"), value("v"))).unwrap();
-    let state = {
-        let state = ClusterState::found(
-            Found::new(ClusterId(6, 6), 1, common::SECRET).unwrap(),
-            NodeId(9),
-            MemberConfig::default(),
-        );
-        state
-    };
+    let other = Found::new(ClusterId(6, 6), 1, common::SECRET).unwrap();
+    let state = ClusterState::found(other, NodeId(9), MemberConfig::default());
     let me = NodeId(1);
     let layout = net.hosts[&me].node.view().layout;
     let re = Re(Run(5), 5);
@@ -294,7 +289,7 @@ fn the_same_inputs_give_the_same_outputs() {
                     break;
                 }
                 for output in out {
-                    text.push_str(&format!("{output:?}\n"));
+                    writeln!(text, "{output:?}").unwrap();
                     if let Output::Store { op, command } = output {
                         let result = host.execute(op, command);
                         host.node.handle(now(n * 50_000), Input::Stored { op, result });
