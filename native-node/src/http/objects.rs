@@ -269,14 +269,12 @@ fn metadata(headers: &HeaderMap, bytes_max: usize) -> Result<Metadata, Problem> 
         .get(CONTENT_TYPE)
         .ok_or_else(|| Problem::bad_request("Missing Content-Type request header"))?;
     let content_type =
-        content_type.to_str().ok().filter(|text| text.parse::<mime::Mime>().is_ok()).ok_or_else(
-            || {
-                Problem::new(
-                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                    "the Content-Type is malformed: give a media type, such as text/plain",
-                )
-            },
-        )?;
+        content_type.to_str().ok().filter(|text| is_media_type(text)).ok_or_else(|| {
+            Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the Content-Type is malformed: give a media type, such as text/plain",
+            )
+        })?;
     let content_encoding = match headers.get(CONTENT_ENCODING).map(HeaderValue::to_str) {
         None => None,
         Some(Ok(text)) => Some(text.to_owned()),
@@ -306,6 +304,12 @@ fn metadata(headers: &HeaderMap, bytes_max: usize) -> Result<Metadata, Problem> 
         ));
     }
     Ok(metadata)
+}
+
+/// `mime` lets an empty type or subtype pass.
+fn is_media_type(text: &str) -> bool {
+    text.parse::<mime::Mime>()
+        .is_ok_and(|mime| !mime.type_().as_str().is_empty() && !mime.subtype().as_str().is_empty())
 }
 
 /// The links of one header, without the one to the bucket: every answer has that one anyway, and
