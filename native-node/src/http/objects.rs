@@ -2,7 +2,7 @@
 //!
 //! Invariant: everything about a request that can be refused is refused before its body is read.
 
-use super::problem::Problem;
+use super::problem::{OUTCOME, Problem};
 use super::query::Query;
 use super::receipt::RECEIPT;
 use super::render::{self, VCLOCK};
@@ -149,7 +149,9 @@ impl Written {
         // Without the values no context either: it covers siblings that this client has not seen,
         // and its next write would silently drop them.
         let mut response = if self.return_body {
-            render::written(key, object)?
+            // The write has happened even if what it met there cannot be shown.
+            render::written(key, object)
+                .map_err(|problem| problem.with(OUTCOME, HeaderValue::from_static("unknown")))?
         } else {
             render::empty(StatusCode::NO_CONTENT)
         };
