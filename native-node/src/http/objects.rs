@@ -6,7 +6,7 @@ use super::problem::{OUTCOME, Problem};
 use super::query::Query;
 use super::receipt::RECEIPT;
 use super::render::{self, VCLOCK};
-use super::{State, body, route};
+use super::{HttpLimits, State, body, route};
 use crate::object::Metadata;
 use axum::body::Body;
 use axum::http::header::{
@@ -80,7 +80,8 @@ pub(super) async fn put(
     };
     let (mut put, metadata) = prepared;
     let mut value = metadata.begin(body::room(headers));
-    let read = body::append(body, &mut value, state.limits.object_bytes_max).await;
+    let HttpLimits { object_bytes_max, body_time_max, .. } = state.limits;
+    let read = body::append(body, &mut value, object_bytes_max, body_time_max).await;
     if let Err((problem, rest)) = read {
         if let Some(rest) = rest {
             body::linger(headers, rest);

@@ -7,7 +7,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const KEY: &str = "/buckets/b/keys/k";
-const LIMITS: HttpLimits = HttpLimits { object_bytes_max: 1000, metadata_bytes_max: 200 };
+const LIMITS: HttpLimits = HttpLimits {
+    object_bytes_max: 1000,
+    metadata_bytes_max: 200,
+    body_time_max: Duration::from_secs(60),
+};
 
 /// Sends raw bytes and reads the head of the answer.
 async fn raw(server: &Server, request: &str) -> String {
@@ -78,6 +82,16 @@ async fn a_chunked_body_is_given_up_at_the_limit() {
     let request = format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n");
     let got = raw(&server, &request).await;
     assert!(got.starts_with("HTTP/1.1 204 "), "{got}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let limits = HttpLimits { body_time_max: Duration::from_millis(50), ..LIMITS };
+    let server = Server::start_with(limits).await;
+    let head = "PUT /buckets/b/keys/k HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
+    let got = raw(&server, &format!("{head}Content-Length: 10\r\n\r\nhalf")).await;
+    assert!(got.starts_with("HTTP/1.1 408 "), "{got}");
+    assert_eq!(server.seen(), []);
 }
 
 #[tokio::test]
