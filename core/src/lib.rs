@@ -29,7 +29,7 @@ pub use claim::{ClaimMember, claim};
 pub use config::Mutant;
 pub use config::{
     Boot, BucketPatch, BucketProps, Config, Found, Limits, MemberConfig, N_VAL_MAX, Need,
-    PARTITIONS, Timing,
+    PARTITIONS, Secret, Timing,
 };
 pub use event::{Event, RequestKind};
 pub use id::{
