@@ -91,9 +91,10 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .with_upgrades();
     let mut serving = pin!(serving);
+    // The value is set once and the channel closes with it: any news is that the node stops.
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        _ = stopping.wait_for(|stopping| *stopping) => {
+        _ = stopping.changed() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -127,7 +127,9 @@ fn weight(message: &Message) -> usize {
         } => object.values.iter().map(|(_, value)| REST + value.bytes.len()).sum(),
         Body::ForwardReply { result: Ok(Reply::Keys { keys, .. }), .. }
         | Body::ListPage { keys, .. } => keys.iter().map(|key| key.len() + 8).sum(),
-        Body::State { state, .. } => REST * (state.members.len() + state.buckets.len()),
+        Body::State { state, .. } | Body::Opened { state, .. } => {
+            REST * (state.members.len() + state.buckets.len())
+        }
         _ => 0,
     }
 }
