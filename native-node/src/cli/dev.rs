@@ -15,6 +15,7 @@ use reqwest::{Method, StatusCode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// How long the nodes may take to find each other.
@@ -261,23 +262,8 @@ fn introduce(specs: &[NodeSpec], started: Instant) {
 /// Ends, with the reason, when somebody wants this command to stop.
 fn stop_signal() -> Result<impl Future<Output = &'static str>, CliError> {
     let cannot = |e: std::io::Error| CliError::failed(format!("cannot listen for signals: {e}"));
-    #[cfg(unix)]
-    let (mut terminate, mut hang_up) = {
-        use tokio::signal::unix::{SignalKind, signal};
-        (
-            signal(SignalKind::terminate()).map_err(cannot)?,
-            signal(SignalKind::hangup()).map_err(cannot)?,
-        )
-    };
-    #[cfg(unix)]
-    let ended = async move {
-        tokio::select! {
-            _ = terminate.recv() => "Told to stop",
-            _ = hang_up.recv() => "The terminal went away",
-        }
-    };
-    #[cfg(not(unix))]
-    let ended = std::future::pending::<&'static str>();
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
     let with_stdin = std::env::var_os(STOP_WITH_STDIN).is_some();
     Ok(async move {
         tokio::select! {
@@ -285,7 +271,8 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, CliError> {
                 Ok(()) => "Ctrl-C",
                 Err(_) => "Ctrl-C cannot be heard",
             },
-            why = ended => why,
+            _ = terminate.recv() => "Told to stop",
+            _ = hang_up.recv() => "The terminal went away",
             () = stdin_closed(), if with_stdin => "The command that started this one ended",
         }
     })

@@ -278,7 +278,6 @@ mod tests {
         assert!(!dir.path().join(".tmp").exists());
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_link_in_the_folder_does_not_lead_out_of_it() {
         let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

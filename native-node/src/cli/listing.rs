@@ -17,7 +17,7 @@ const PAGE_KEYS_MAX: u32 = 1_000;
 struct Page {
     keys: Vec<String>,
     /// Keys that are not UTF-8, percent-encoded.
-    keys_encoded: Vec<String>,
+    keys_percent_encoded: Vec<String>,
     continuation: Option<String>,
 }
 
@@ -65,7 +65,7 @@ fn parse(body: &[u8]) -> Result<(Vec<Vec<u8>>, Option<String>), CliError> {
         CliError::failed(format!("the list of keys is not what a Quorate node answers: {error}"))
     })?;
     let plain = page.keys.into_iter().map(String::into_bytes);
-    let encoded = page.keys_encoded.iter().map(|key| percent_decode_str(key).collect());
+    let encoded = page.keys_percent_encoded.iter().map(|key| percent_decode_str(key).collect());
     Ok((plain.chain(encoded).collect(), page.continuation))
 }
 
@@ -75,9 +75,10 @@ mod tests {
 
     #[test]
     fn keys_that_are_not_utf8_are_listed_losslessly() {
-        let (keys, more) =
-            parse(br#"{"keys":["a/b","%41"],"keys_encoded":["x%FF%2Fy"],"continuation":"c"}"#)
-                .unwrap();
+        let (keys, more) = parse(
+            br#"{"keys":["a/b","%41"],"keys_percent_encoded":["x%FF%2Fy"],"continuation":"c"}"#,
+        )
+        .unwrap();
         assert_eq!(keys, [&b"a/b"[..], b"%41", b"x\xff/y"]);
         assert_eq!(more.as_deref(), Some("c"));
         assert!(parse(b"{}").unwrap().0.is_empty());

@@ -73,7 +73,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(cli.command.run()),
+        Ok(runtime) => match cli.command {
+            Command::Serve(args) => return runtime.block_on(serve(args)),
+            command => runtime.block_on(command.run()),
+        },
         Err(error) => Err(CliError::failed(format!("the system gives no threads: {error}"))),
     };
     match outcome {
@@ -88,7 +91,7 @@ pub fn main() -> ExitCode {
 impl Command {
     async fn run(self) -> Result<(), CliError> {
         match self {
-            Self::Serve(args) => serve(args).await,
+            Self::Serve(_) => unreachable!("it has exit codes of its own and is run by `main`"),
             Self::Dev(args) => dev::dev(&args).await,
             Self::Get(args) => object::get(&args).await,
             Self::Put(args) => object::put(&args).await,
@@ -100,23 +103,25 @@ impl Command {
     }
 }
 
-async fn serve(args: ServeArgs) -> Result<(), CliError> {
+async fn serve(args: ServeArgs) -> ExitCode {
     if std::env::var_os(STOP_WITH_STDIN).is_some() {
         stop_with_stdin();
     }
-    crate::serve::run(args).await.map_err(|error| CliError::failed(format!("{error:#}")))
+    match crate::serve::run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quorate: {}", one_line(&error.to_string()));
+            error.exit_code()
+        }
+    }
 }
 
 /// Stops this process as SIGTERM would once its standard input is closed.
 fn stop_with_stdin() {
     tokio::spawn(async {
         stdin_closed().await;
-        #[cfg(unix)]
         nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGTERM)
             .expect("a process may always signal itself");
-        // Without signals there is no orderly way; the store survives any end.
-        #[cfg(not(unix))]
-        std::process::exit(0);
     });
 }
 

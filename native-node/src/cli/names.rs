@@ -6,6 +6,8 @@
 
 use super::exit::{CliError, Exit};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 /// What needs no escape in a path segment (RFC 3986 "unreserved"); `/` does, it is part of the key.
@@ -54,7 +56,7 @@ pub fn key_of(relative: &Path) -> Result<Vec<u8>, String> {
         if !key.is_empty() {
             key.push(b'/');
         }
-        key.extend_from_slice(name_bytes(name)?);
+        key.extend_from_slice(name.as_bytes());
     }
     Ok(key)
 }
@@ -67,37 +69,10 @@ pub fn path_of(key: &[u8]) -> Result<PathBuf, String> {
             b"" => return Err("it begins or ends with / or holds //".into()),
             b"." | b".." => return Err("it holds . or .. and would leave the folder".into()),
             part if part.contains(&0) => return Err("it holds a zero byte".into()),
-            part => path.push(name_from(part)?),
+            part => path.push(OsStr::from_bytes(part)),
         }
     }
     Ok(path)
-}
-
-#[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere a name may be no Unicode")]
-fn name_bytes(name: &std::ffi::OsStr) -> Result<&[u8], String> {
-    Ok(std::os::unix::ffi::OsStrExt::as_bytes(name))
-}
-
-#[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere a name may be no Unicode")]
-fn name_from(part: &[u8]) -> Result<&std::ffi::OsStr, String> {
-    Ok(std::os::unix::ffi::OsStrExt::from_bytes(part))
-}
-
-#[cfg(not(unix))]
-fn name_bytes(name: &std::ffi::OsStr) -> Result<&[u8], String> {
-    name.to_str().map(str::as_bytes).ok_or_else(|| format!("{name:?} is not Unicode"))
-}
-
-#[cfg(not(unix))]
-fn name_from(part: &[u8]) -> Result<&std::ffi::OsStr, String> {
-    let name = std::str::from_utf8(part).map_err(|_| "it is not UTF-8".to_string())?;
-    // Separators, drives and streams of that system would leave the folder or the file.
-    if name.contains(['\\', ':']) {
-        return Err("it holds \\ or :".into());
-    }
-    Ok(name.as_ref())
 }
 
 /// A key for people.
@@ -150,11 +125,9 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn names_that_are_not_unicode_survive() {
-        use std::os::unix::ffi::OsStrExt as _;
-        let path = Path::new(std::ffi::OsStr::from_bytes(b"d/\xff\xfe\n.bin"));
+        let path = Path::new(OsStr::from_bytes(b"d/\xff\xfe\n.bin"));
         let key = key_of(path).unwrap();
         assert_eq!(key, b"d/\xff\xfe\n.bin");
         assert_eq!(path_of(&key).unwrap(), path);

@@ -88,7 +88,6 @@ impl NodeSpec {
         }
         command.env(STOP_WITH_STDIN, "1");
         // Ctrl-C in the terminal is for `dev`, which stops its nodes in an orderly way.
-        #[cfg(unix)]
         command.process_group(0);
         command.spawn()
     }
@@ -157,6 +156,7 @@ impl NodeProcess {
     /// Waits for the process's end; `None` if it was stopped on request.
     async fn watch(&mut self, mut child: Child) -> Option<std::io::Result<ExitStatus>> {
         self.spec.pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
+        // Held until the end: its closing is a second signal to stop, and would cut the first short.
         let pipe = child.stdin.take();
         let ended = tokio::select! {
             status = child.wait() => Some(status),
@@ -164,7 +164,6 @@ impl NodeProcess {
         };
         if ended.is_none() {
             terminate(&child);
-            drop(pipe);
             if tokio::time::timeout(STOP_TIME_MAX, child.wait()).await.is_err() {
                 let seconds = STOP_TIME_MAX.as_secs();
                 self.say(format!("{} did not stop within {seconds} s: killed", self.spec.name));
@@ -172,6 +171,7 @@ impl NodeProcess {
                 child.kill().await.ok();
             }
         }
+        drop(pipe);
         self.spec.pid.store(0, Ordering::Relaxed);
         ended
     }
@@ -193,7 +193,6 @@ impl NodeProcess {
     }
 }
 
-#[cfg(unix)]
 fn terminate(child: &Child) {
     use nix::sys::signal::{Signal, kill};
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
@@ -202,10 +201,6 @@ fn terminate(child: &Child) {
         kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).ok();
     }
 }
-
-/// Elsewhere the closing pipe is what stops a node.
-#[cfg(not(unix))]
-fn terminate(_child: &Child) {}
 
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
