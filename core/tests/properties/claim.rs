@@ -1,9 +1,6 @@
 //! The claim and the preference lists: balance, distinct nodes and zones, little movement.
 
-#![expect(clippy::unwrap_used, reason = "tests may unwrap")]
-
-mod util;
-
+use crate::util;
 use proptest::prelude::*;
 use quorate_core::{ClaimMember, Digest, NodeId, Partition, Ring, WALK_MAX, claim};
 use std::collections::{BTreeMap, BTreeSet};
