@@ -105,7 +105,7 @@ impl Node {
             );
         };
         for (key, record) in &entries {
-            let bytes = record.as_ref().map_or(0, |record| record.len());
+            let bytes = record.as_ref().map_or(0, Bytes::len);
             self.hints.changed(key, 0, (key.len() + bytes) as u64);
         }
         match entries.last() {

@@ -83,7 +83,9 @@ impl GetOp {
         // when more than half said so and the client is content with that.
         let basic = self.get.basic_quorum && absent.len() > usize::from(self.n() / 2);
         if basic || tally.pending == 0 {
-            absent.into_iter().for_each(|primary| tally.count(primary));
+            for primary in absent {
+                tally.count(primary);
+            }
         }
         tally
     }

@@ -282,7 +282,7 @@ impl Node {
         let Ok(StoreReply::Page { entries, more, .. }) = result else {
             return match reader {
                 KeysFor::Peer(to, re, _) => {
-                    self.send(to, Body::Nack { re, reason: Nack::NotReady })
+                    self.send(to, Body::Nack { re, reason: Nack::NotReady });
                 }
                 KeysFor::Operation(op, _) => self.on_list_reply(op, self.me, Err(Nack::NotReady)),
             };

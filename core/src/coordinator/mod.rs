@@ -140,7 +140,6 @@ impl Node {
     ) {
         let owner = plan.owners.contains(&self.me);
         let refusal = match &request {
-            Request::Get(_) => None,
             Request::Put(_) if self.cluster.read_only => Some("its disk is full"),
             Request::Put(_) if owner => Some("it waits to hear from another owner"),
             Request::Put(put) if !put.sloppy => Some("it is not an owner"),

@@ -429,7 +429,7 @@ impl Node {
                 Verdict::Enough => self.succeed_put(op, tally),
                 Verdict::TooFew => self.reply_put(op, Err(lost(param, tally.need, tally.have))),
                 Verdict::TooFewPrimaries => {
-                    self.reply_put(op, Err(lost("pw", tally.need_primaries, tally.have_primaries)))
+                    self.reply_put(op, Err(lost("pw", tally.need_primaries, tally.have_primaries)));
                 }
             }
         }
