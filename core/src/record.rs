@@ -102,6 +102,8 @@ mod tests {
     use crate::siblings::Value;
     use crate::time::WallTime;
     use crate::version::{Dot, VersionVector};
+    use serde::de::DeserializeOwned;
+    use std::fmt::Debug;
 
     #[test]
     fn a_hints_key_names_its_owner_and_object() {
@@ -152,10 +154,10 @@ mod tests {
 
     fn check<T>(record: &T, golden: &str)
     where
-        T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+        T: Serialize + DeserializeOwned + PartialEq + Debug,
     {
         let bytes = encode_record(record);
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         assert_eq!(hex, golden);
         assert_eq!(decode_record::<T>(&bytes).as_ref(), Ok(record));
         for end in 0..bytes.len() {
