@@ -17,8 +17,8 @@ pub const PARTITIONS_DEFAULT: u32 = 256;
 pub const OBJECT_BYTES_MAX: u64 = 1 << 20;
 /// The longest body that can be allowed: objects are held in memory, siblings with them.
 pub const OBJECT_BYTES_MAX_MAX: u64 = 64 << 20;
-/// What is logged unless told otherwise.
-pub const LOG: &str = "info";
+/// What is logged unless told otherwise: of the storage engine, only what somebody should look at.
+pub const LOG: &str = "info,fjall=warn,lsm_tree=warn";
 
 const OFF_LOOPBACK: &str =
     "off loopback a node needs a cluster secret and TLS, which this version does not have";
@@ -41,7 +41,7 @@ variables, variables beat the file, the file beats the defaults. A key it does n
   accept_loss = false                go on although this disk lost data for good
   object_bytes_max = \"1MiB\"          longest object body
   hint_bytes_max = \"4GiB\"            bytes kept for other nodes
-  log = \"info\"                       filter, as in `warn,quorate_node::peers=debug`
+  log = \"info\"                       filter, as in warn,quorate_node::peers=debug
   log_json = false                   logs as JSON lines
 
 Examples:

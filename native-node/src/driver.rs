@@ -7,7 +7,6 @@
 
 use crate::handle::Command;
 use crate::peers::{Inbound, LinkChange, Peers};
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -277,7 +276,6 @@ impl Task {
     fn observe(&mut self, event: Event) {
         match event {
             Event::Rejected { from, reason } => {
-                self.d.metrics.rejected.inc();
                 if let Some(more) = self.warnings.due("rejected") {
                     tracing::warn!(peer = %from, reason, more, "a peer's message was refused");
                 }
@@ -362,7 +360,6 @@ type Labels = [(&'static str, &'static str); 2];
 /// What the task counts; a clone counts in the same place.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    rejected: Counter,
     completed: Family<Labels, Histogram, fn() -> Histogram>,
 }
 
@@ -371,17 +368,15 @@ impl Default for Metrics {
         // 100 µs to 26 s.
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0001, 2.0, 19));
         let completed = Family::new_with_constructor(histogram);
-        Self { rejected: Counter::default(), completed }
+        Self { completed }
     }
 }
 
 impl Metrics {
     /// Adds the metrics to what `/metrics` shows.
     pub fn register(&self, registry: &mut Registry) {
-        let help = "Messages of peers that the node refused";
-        registry.register("messages_refused", help, self.rejected.clone());
         let help = "Requests that this node coordinated, by how long the client waited";
-        registry.register("request_seconds", help, self.completed.clone());
+        registry.register("quorate_request_seconds", help, self.completed.clone());
     }
 
     fn completed(&self, kind: RequestKind, ok: bool, elapsed: Duration) {

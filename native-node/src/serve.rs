@@ -12,15 +12,19 @@ use crate::http::{self, HttpLimits};
 use crate::listen::{self, ListenError};
 use crate::peers::hello::Identity;
 use crate::peers::{Options, Peers, address::Address};
-use crate::store::{FileOptions, OpenError, Opened, StoreThread, open_file, open_memory};
+use crate::store::{self, FileOptions, OpenError, Opened, StoreThread, open_file, open_memory};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 use quorate_core::{
     Boot, ClusterId, Config, Found, Limits, Node, NodeView, Run, Secret, StoreError,
 };
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -83,7 +87,7 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_HINT_BYTES_MAX", value_name = "BYTES")]
     pub hint_bytes_max: Option<String>,
     /// What is logged to stderr: a level, or a filter as in `warn,quorate_node::peers=debug`.
-    /// [default: info]
+    /// [default: info,fjall=warn,lsm_tree=warn]
     #[arg(long, env = "QUORATE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// Log JSON lines.
@@ -187,9 +191,10 @@ impl Server {
         let submit = Arc::clone(&store);
         let (handle, commands) = NodeHandle::channel(COMMANDS_WAITING_MAX);
         let metrics = Metrics::default();
-        let mut registry = Registry::with_prefix("quorate");
+        let mut registry = Registry::default();
         metrics.register(&mut registry);
         peers.stats().register(&mut registry);
+        registry.register_collector(Box::new(StoreMetrics(store.stats())));
         let limits = HttpLimits {
             object_bytes_max: usize::try_from(settings.object_bytes_max).unwrap_or(usize::MAX),
             ..HttpLimits::default()
@@ -197,6 +202,7 @@ impl Server {
         let api = http::router(http::State::new(handle, limits, registry));
         let router = peers.router().merge(api);
         peers.join(settings.join.iter().filter(|&seed| *seed != bound).cloned().collect());
+        tracing::info!(node = %opened.node, %run, address = %bound, "listening");
         say_ready(&format!("quorate: node {} listening on {bound}", opened.node));
         let driver = Driver {
             node,
@@ -327,12 +333,37 @@ fn say_start(settings: &Settings, view: &NodeView, fresh: bool) {
     }
 }
 
+/// The store's own counts as `/metrics` shows them.
+#[derive(Debug)]
+struct StoreMetrics(Arc<store::Stats>);
+
+impl Collector for StoreMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let stats = &self.0;
+        for (name, help, value) in [
+            ("quorate_engine_reads", "Records read one by one", &stats.reads),
+            ("quorate_engine_scans", "Pages of records read", &stats.scans),
+            ("quorate_engine_commits", "Commits made durable", &stats.commits),
+            ("quorate_engine_commit_bytes", "Bytes in those commits", &stats.commit_bytes),
+            ("quorate_engine_fsyncs", "Groups of commits, one fsync each", &stats.fsyncs),
+            ("quorate_engine_fsync_micros", "Microseconds spent on groups", &stats.fsync_micros),
+            ("quorate_engine_corrupt", "Commands that met a damaged record", &stats.corrupt),
+            ("quorate_engine_full", "Commits refused for want of space", &stats.full),
+            ("quorate_engine_io", "Commands that failed for good", &stats.io),
+        ] {
+            let counter = ConstCounter::new(value.load(Ordering::Relaxed));
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
 /// The one line on stdout that scripts wait for.
 fn say_ready(line: &str) {
     let mut out = std::io::stdout();
-    // Whoever started the node may have closed its stdout; the log says the same.
+    // Whoever started the node may have closed its stdout; the log says it, too.
     writeln!(out, "{line}").and_then(|()| out.flush()).ok();
-    tracing::info!("{line}");
 }
 
 fn start_logging(settings: &Settings) -> Result<(), ServeError> {
@@ -342,7 +373,10 @@ fn start_logging(settings: &Settings) -> Result<(), ServeError> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .parse(&settings.log)
         .map_err(|error| wrong(&error))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let set = if settings.log_json {
         logs.json().flatten_event(true).try_init()
     } else {

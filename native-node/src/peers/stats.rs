@@ -26,20 +26,28 @@ pub struct Stats {
 impl Stats {
     /// Adds the counters to what `/metrics` shows.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("peer_links", "Links to peers that are up", self.links.clone());
+        registry.register("quorate_peer_links", "Links to peers that are up", self.links.clone());
         for (name, help, counter) in [
-            ("peer_dials", "Attempts to link to a peer", &self.dials),
-            ("peer_dials_failed", "Attempts that failed", &self.dials_failed),
-            ("peer_refused", "Nodes refused at the hello, by either side", &self.refused),
-            ("peer_links_broken", "Links closed because of what came in", &self.links_broken),
-            ("peer_frames_sent", "Frames written to links", &self.frames_sent),
-            ("peer_frames_received", "Frames read from links", &self.frames_received),
-            ("peer_bytes_sent", "Bytes of frames written", &self.bytes_sent),
-            ("peer_bytes_received", "Bytes of frames read", &self.bytes_received),
-            ("peer_messages_sent", "Messages written to links", &self.messages_sent),
-            ("peer_messages_received", "Messages read from links", &self.messages_received),
-            ("peer_messages_overflowed", "Messages dropped: full outbox", &self.dropped_overflow),
-            ("peer_messages_unlinked", "Messages dropped: no link", &self.dropped_unlinked),
+            ("quorate_peer_dials", "Attempts to link to a peer", &self.dials),
+            ("quorate_peer_dials_failed", "Attempts that failed", &self.dials_failed),
+            ("quorate_peer_refused", "Nodes refused at the hello, by either side", &self.refused),
+            (
+                "quorate_peer_links_broken",
+                "Links closed because of what came in",
+                &self.links_broken,
+            ),
+            ("quorate_peer_frames_sent", "Frames written to links", &self.frames_sent),
+            ("quorate_peer_frames_received", "Frames read from links", &self.frames_received),
+            ("quorate_peer_bytes_sent", "Bytes of frames written", &self.bytes_sent),
+            ("quorate_peer_bytes_received", "Bytes of frames read", &self.bytes_received),
+            ("quorate_peer_messages_sent", "Messages written to links", &self.messages_sent),
+            ("quorate_peer_messages_received", "Messages read from links", &self.messages_received),
+            (
+                "quorate_peer_messages_overflowed",
+                "Messages dropped: full outbox",
+                &self.dropped_overflow,
+            ),
+            ("quorate_peer_messages_unlinked", "Messages dropped: no link", &self.dropped_unlinked),
         ] {
             registry.register(name, help, counter.clone());
         }
