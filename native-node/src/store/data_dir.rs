@@ -196,7 +196,16 @@ fn reopen(
 ) -> Result<(Engine, Identity, u64), OpenError> {
     let watch =
         JournalWatch::before_open(engine_path, identity.node).map_err(io_error(engine_path))?;
-    let engine = open_engine(engine_path, options)?;
+    let engine = match try_open_engine(engine_path, options) {
+        Err(Refusal { journal_damaged: true, reason })
+            if watch.cut_torn_group(identity.mark).map_err(io_error(engine_path))? =>
+        {
+            tracing::warn!(node = %identity.node, %reason,
+                "the last group of commits was torn by a crash, before it was acknowledged");
+            open_engine(engine_path, options)?
+        }
+        opened => opened.map_err(|refusal| refusal.at(engine_path))?,
+    };
     let recovered = recovered(&engine, engine_path)?;
     let lost = watch.lost(recovered).map_err(io_error(engine_path))?;
     // What is known to have been durable: commits go on above it, so that a loss cannot be
@@ -223,14 +232,35 @@ fn report_loss(dir: &Path, identity: Identity) -> Result<Identity, OpenError> {
     Ok(identity)
 }
 
-/// Opens the engine. It panics on some damage; that, too, is a refusal with a reason.
+/// Why the engine does not open.
+struct Refusal {
+    reason: String,
+    /// The journal has a batch that is not what was written.
+    journal_damaged: bool,
+}
+
+impl Refusal {
+    fn at(self, path: &Path) -> OpenError {
+        OpenError::Engine { path: path.to_owned(), reason: self.reason }
+    }
+}
+
 fn open_engine(path: &Path, options: &FileOptions) -> Result<Engine, OpenError> {
-    let reason = match catch_unwind(AssertUnwindSafe(|| Engine::open(path, options))) {
-        Ok(Ok(engine)) => return Ok(engine),
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => super::thread::panic_text(&*panic),
-    };
-    Err(OpenError::Engine { path: path.to_owned(), reason })
+    try_open_engine(path, options).map_err(|refusal| refusal.at(path))
+}
+
+/// Opens the engine. It panics on some damage; that, too, is a refusal with a reason.
+fn try_open_engine(path: &Path, options: &FileOptions) -> Result<Engine, Refusal> {
+    match catch_unwind(AssertUnwindSafe(|| Engine::open(path, options))) {
+        Ok(Ok(engine)) => Ok(engine),
+        Ok(Err(error)) => Err(Refusal {
+            journal_damaged: matches!(error, fjall::Error::JournalRecovery(_)),
+            reason: error.to_string(),
+        }),
+        Err(panic) => {
+            Err(Refusal { reason: super::thread::panic_text(&*panic), journal_damaged: false })
+        }
+    }
 }
 
 /// The number of the last commit that the engine holds.

@@ -316,7 +316,7 @@ impl Reader for Shared {
         let stored = view.snapshot.get(&self.spaces[space as usize], key);
         let stored = stored.map_err(|error| map_error(&error))?;
         let value =
-            stored.map(|stored| record::unseal(space, key, to_bytes(stored))).transpose()?;
+            stored.map(|stored| record::unseal(space, key, &to_bytes(stored))).transpose()?;
         Ok((value, view.as_of))
     }
 
@@ -337,7 +337,7 @@ impl Reader for Shared {
             let found = guard.into_inner_if(|key| known_key.set(key.clone()).is_ok());
             match (found, known_key.into_inner()) {
                 (Ok((key, Some(stored))), _) => {
-                    let value = record::unseal(scan.space, &key, to_bytes(stored));
+                    let value = record::unseal(scan.space, &key, &to_bytes(stored));
                     filler.push(Bytes::copy_from_slice(&key), value);
                 }
                 (Ok((_, None)), _) => unreachable!("the predicate asks for every value"),
