@@ -293,3 +293,57 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     |source| OpenError::Io { path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Commit, record};
+    use quorate_core::{OpId, Write};
+
+    /// A directory with one sound record in each space, and another with these bytes as stored.
+    fn dir_with(space: Space, key: &[u8], stored: &[u8]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open_file(dir.path(), &FileOptions::default()).unwrap().store;
+        let value = Some(Bytes::from("sound"));
+        let write = |space| Write { space, key: "a".into(), value: value.clone() };
+        let commit = Commit { op: OpId(1), writes: Space::ALL.map(write).to_vec() };
+        assert_eq!(store.commit(&[commit]), [Ok(())]);
+        store.close().unwrap();
+        let engine = Engine::open(&dir.path().join("engine"), &FileOptions::default()).unwrap();
+        engine.put_raw(space, key, stored);
+        dir
+    }
+
+    #[test]
+    fn the_value_of_another_record_is_corrupt_and_the_rest_goes_on() {
+        let stray = record::seal(Space::Objects, b"a", b"sound");
+        let dir = dir_with(Space::Objects, b"b", &stray);
+        let opened = open_file(dir.path(), &FileOptions::default()).unwrap();
+        assert!(!opened.lost_commits);
+        let reader = opened.store.reader();
+        assert_eq!(reader.read(Space::Objects, b"b"), Err(StoreError::Corrupt));
+        let page = reader.scan(&Scan::all(Space::Objects)).unwrap();
+        let expected: [(Bytes, _); 2] =
+            [("a".into(), Ok("sound".into())), ("b".into(), Err(StoreError::Corrupt))];
+        assert_eq!(page.entries, expected);
+    }
+
+    #[test]
+    fn a_damaged_record_of_the_nodes_standing_is_refused_with_the_way_out() {
+        let dir = dir_with(Space::Meta, b"b\x01", b"\x01damaged!");
+        let refused = open_file(dir.path(), &FileOptions::default()).unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("(b\\x01)") && text.contains("move the data directory away"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_format_of_another_version_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("identity"), identity::of_format(9)).unwrap();
+        let refused = open_file(dir.path(), &FileOptions::default()).unwrap_err();
+        assert!(matches!(refused, OpenError::Format { format: 9, .. }), "{refused}");
+    }
+}
