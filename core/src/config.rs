@@ -122,6 +122,16 @@ pub struct Boot {
     pub accept_loss: bool,
 }
 
+/// A cluster's shared secret: 256 random bits that seal the contexts given to clients.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub [u64; 4]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
 /// A new cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -129,6 +139,8 @@ pub struct Found {
     pub cluster: ClusterId,
     /// Q, the number of partitions: a power of two, fixed for ever.
     pub partitions: u32,
+    /// Fresh random bits that only members know.
+    pub secret: Secret,
 }
 
 /// The smallest and greatest number of partitions.
@@ -136,9 +148,9 @@ pub const PARTITIONS: std::ops::RangeInclusive<u32> = 1..=65_536;
 
 impl Found {
     /// Checks the number of partitions.
-    pub fn new(cluster: ClusterId, partitions: u32) -> Result<Self, String> {
+    pub fn new(cluster: ClusterId, partitions: u32, secret: Secret) -> Result<Self, String> {
         if partitions.is_power_of_two() && PARTITIONS.contains(&partitions) {
-            Ok(Self { cluster, partitions })
+            Ok(Self { cluster, partitions, secret })
         } else {
             Err(format!(
                 "the number of partitions must be a power of two up to {}, not {partitions}",

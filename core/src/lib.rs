@@ -8,25 +8,39 @@
 //! 3. Wait for a message, a request, a finished storage command or the deadline that
 //!    [`Node::poll_timeout`] names, whichever comes first; give it to [`Node::handle`]; go to 2.
 
+mod claim;
+mod cluster;
 pub mod codec;
 mod config;
+mod context;
+mod coordinator;
+mod detector;
 mod event;
+mod hint;
 mod id;
 mod io;
 mod membership;
 mod message;
 mod node;
+mod record;
+mod repair;
+mod replica;
 mod request;
+mod ring;
+mod rng;
 mod siblings;
+mod tally;
 mod time;
+mod timer;
 mod version;
 mod view;
 
+pub use claim::{ClaimMember, claim};
 #[cfg(feature = "mutants")]
 pub use config::Mutant;
 pub use config::{
     Boot, BucketPatch, BucketProps, Config, Found, Limits, MemberConfig, N_VAL_MAX, Need,
-    PARTITIONS, Timing,
+    PARTITIONS, Secret, Timing,
 };
 pub use event::{Event, RequestKind};
 pub use id::{
@@ -40,6 +54,7 @@ pub use node::Node;
 pub use request::{
     Answer, Get, List, ListCursor, Object, Put, Receipt, Reply, Request, RequestError,
 };
+pub use ring::{Ring, WALK_MAX};
 pub use siblings::{Siblings, Value, WRITE_IDS_MAX, WriteRecord};
 pub use time::{Duration, Instant, Now, WallTime};
 pub use version::{Causality, Dot, VersionVector};

@@ -6,7 +6,7 @@
 //! layout, and it opens the cluster by a durable record of its own: so no object is ever written
 //! under a layout that a concurrent join is replacing.
 
-use crate::config::{BucketPatch, BucketProps, Found, MemberConfig};
+use crate::config::{BucketPatch, BucketProps, Found, MemberConfig, Secret};
 use crate::id::{ClusterId, LayoutId, NodeId, first_u64s};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub struct ClusterState {
     pub cluster: ClusterId,
     /// Q.
     pub partitions: u32,
+    /// Seals contexts.
+    pub secret: Secret,
     /// Who founded it: the only issuer of layout changes while the cluster is empty.
     pub founder: NodeId,
     /// Set once objects may exist: the layout they are stored under.
@@ -67,6 +69,7 @@ impl ClusterState {
         Self {
             cluster: found.cluster,
             partitions: found.partitions,
+            secret: found.secret,
             founder,
             open: None,
             members: BTreeMap::from([(founder, MemberRecord { config, change })]),

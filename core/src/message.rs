@@ -51,8 +51,10 @@ pub enum Body {
     Join { node: NodeId, config: MemberConfig },
     /// The answer to `Join` where it cannot be: admission is answered by `State`.
     JoinRefused { node: NodeId, reason: String },
-    /// To the founder: is the cluster open? With `write`, open it now. Answered by `State`.
-    Open { write: bool },
+    /// To the founder: is the cluster open? With `write`, open it now. Answered by `Opened`.
+    Open { seq: Seq, write: bool },
+    /// The founder's state, in answer to `Open`.
+    Opened { re: Re, state: ClusterState },
     /// Read an object. Answered by `ReadReply`.
     Read { seq: Seq, key: Key },
     /// The answer to `Read`.
