@@ -317,9 +317,12 @@ fn a_full_memory_store_reads_and_removes_and_takes_writes_when_there_is_room() {
 fn a_full_file_store_reads_and_removes_and_takes_writes_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let plenty = FileOptions::default();
-    let by_size = FileOptions { used_bytes_max: 1 << 20, ..plenty.clone() };
+    let by_size = FileOptions { used_bytes_max: 100, ..plenty.clone() };
     let by_reserve = FileOptions { free_bytes_min: u64::MAX, ..plenty.clone() };
-    let open = |options| Subject { store: open_file(dir.path(), options).unwrap().store, op: 0 };
+    let open = |options: &FileOptions| Subject {
+        store: open_file(dir.path(), options).unwrap().store,
+        op: 0,
+    };
     let mut subject = open(&plenty);
     subject.commit([b"a", b"b", b"c"].map(|key| put(Space::Objects, key, key)).to_vec());
     subject.store.close().unwrap();

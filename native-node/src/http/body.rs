@@ -8,12 +8,10 @@ use bytes::BytesMut;
 use futures::StreamExt as _;
 use std::time::Duration;
 
-/// A body must have arrived within this.
-const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 /// Room made before the first byte has come; a larger body grows into more.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
 /// How long, and for how many bytes, a refused body is still taken off the wire.
-const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
 /// What the client says that it is going to send; `None` for a chunked body.
@@ -35,12 +33,13 @@ pub(super) fn room(headers: &HeaderMap) -> usize {
     announced.unwrap_or(0).min(RESERVE_BYTES_MAX)
 }
 
-/// Appends the body to `out`; one that turns out larger than `bytes_max` is given up there. The body
-/// is handed back with a refusal, for [`linger`].
+/// Appends the body to `out`; one that turns out larger than `bytes_max`, or takes longer than
+/// `time_max`, is given up there. What is left is handed back with a refusal, for [`linger`].
 pub(super) async fn append(
     body: Body,
     out: &mut BytesMut,
     bytes_max: usize,
+    time_max: Duration,
 ) -> Result<(), (Problem, Option<Body>)> {
     let start = out.len();
     let mut frames = body.into_data_stream();
@@ -56,12 +55,11 @@ pub(super) async fn append(
         }
         Ok(())
     };
-    match tokio::time::timeout(BODY_TIME_MAX, read).await {
+    match tokio::time::timeout(time_max, read).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(problem)) => Err((problem, Some(Body::from_stream(frames)))),
         Err(_) => {
-            let seconds = BODY_TIME_MAX.as_secs();
-            let text = format!("the body did not arrive within {seconds} s: send it again");
+            let text = format!("the body did not arrive within {time_max:?}: send it again");
             Err((Problem::new(StatusCode::REQUEST_TIMEOUT, text), None))
         }
     }

@@ -41,8 +41,8 @@ pub(super) async fn stats(state: &State) -> Result<Response, Problem> {
     let view = view(state).await?;
     let up = |state| matches!(state, PeerState::Myself | PeerState::Up);
     let connected = view.members.iter().filter(|member| up(member.state)).count();
-    let mut stats = Map::new();
-    let mut set = |name: &str, value: Value| stats.insert(name.to_owned(), value);
+    let mut out = Map::new();
+    let mut set = |name: &str, value: Value| out.insert(name.to_owned(), value);
     set("riak_kv_version", RIAK_API_VERSION.into());
     set("quorate_version", env!("CARGO_PKG_VERSION").into());
     set("nodename", view.node.map(|node| node.to_string()).into());
@@ -55,7 +55,7 @@ pub(super) async fn stats(state: &State) -> Result<Response, Problem> {
     for (name, value) in metrics::counters(&view.counters) {
         set(&format!("quorate_{name}_total"), value.into());
     }
-    Ok(json(&stats))
+    Ok(json(&out))
 }
 
 pub(super) async fn metrics(state: &State) -> Result<Response, Problem> {

@@ -140,21 +140,21 @@ fn of_view(view: &NodeView) -> Registry {
     for state in [PeerState::Myself, PeerState::Up, PeerState::Suspected, PeerState::Unknown] {
         let count = view.members.iter().filter(|member| member.state == state).count();
         let label = format!("{state:?}").to_lowercase();
-        set(&members, vec![("state", label)], count as u64);
+        set(&members, &vec![("state", label)], count as u64);
     }
     registry.register("quorate_members", "Members by what this node believes of them", members);
     let claimed = Gauges::default();
     for member in &view.members {
         let labels = vec![("node", member.node.to_string()), ("name", member.name.clone())];
-        set(&claimed, labels, member.claimed.into());
+        set(&claimed, &labels, member.claimed.into());
     }
     registry.register("quorate_claimed_partitions", "Partitions claimed by each member", claimed);
 
     let (hints, hint_bytes) = (Gauges::default(), Gauges::default());
     for kept in &view.hints {
         let labels = vec![("owner", kept.owner.to_string())];
-        set(&hints, labels.clone(), kept.count);
-        set(&hint_bytes, labels, kept.bytes);
+        set(&hints, &labels, kept.count);
+        set(&hint_bytes, &labels, kept.bytes);
     }
     registry.register("quorate_hints", "Objects kept for other nodes, by owner", hints);
     registry.register_with_unit(
@@ -170,6 +170,6 @@ fn of_view(view: &NodeView) -> Registry {
     registry
 }
 
-fn set(gauges: &Gauges, labels: Labels, value: u64) {
-    gauges.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+fn set(gauges: &Gauges, labels: &Labels, value: u64) {
+    gauges.get_or_create(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
 }

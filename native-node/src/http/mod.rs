@@ -35,7 +35,7 @@ use quorate_core::Key;
 use route::Route;
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the API needs of its host.
 #[derive(Debug)]
@@ -57,11 +57,17 @@ pub struct HttpLimits {
     pub object_bytes_max: usize,
     /// Content type, user metadata, index entries and links of one object together.
     pub metadata_bytes_max: usize,
+    /// A body must have arrived within this.
+    pub body_time_max: Duration,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { object_bytes_max: 1 << 20, metadata_bytes_max: 16 << 10 }
+        Self {
+            object_bytes_max: 1 << 20,
+            metadata_bytes_max: 16 << 10,
+            body_time_max: Duration::from_secs(60),
+        }
     }
 }
 

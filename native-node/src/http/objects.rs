@@ -2,11 +2,11 @@
 //!
 //! Invariant: everything about a request that can be refused is refused before its body is read.
 
-use super::problem::Problem;
+use super::problem::{OUTCOME, Problem};
 use super::query::Query;
 use super::receipt::RECEIPT;
 use super::render::{self, VCLOCK};
-use super::{State, body, route};
+use super::{HttpLimits, State, body, route};
 use crate::object::Metadata;
 use axum::body::Body;
 use axum::http::header::{
@@ -80,7 +80,8 @@ pub(super) async fn put(
     };
     let (mut put, metadata) = prepared;
     let mut value = metadata.begin(body::room(headers));
-    let read = body::append(body, &mut value, state.limits.object_bytes_max).await;
+    let HttpLimits { object_bytes_max, body_time_max, .. } = state.limits;
+    let read = body::append(body, &mut value, object_bytes_max, body_time_max).await;
     if let Err((problem, rest)) = read {
         if let Some(rest) = rest {
             body::linger(headers, rest);
@@ -149,7 +150,9 @@ impl Written {
         // Without the values no context either: it covers siblings that this client has not seen,
         // and its next write would silently drop them.
         let mut response = if self.return_body {
-            render::written(key, object)?
+            // The write has happened even if what it met there cannot be shown.
+            render::written(key, object)
+                .map_err(|problem| problem.with(OUTCOME, HeaderValue::from_static("unknown")))?
         } else {
             render::empty(StatusCode::NO_CONTENT)
         };
@@ -269,14 +272,12 @@ fn metadata(headers: &HeaderMap, bytes_max: usize) -> Result<Metadata, Problem> 
         .get(CONTENT_TYPE)
         .ok_or_else(|| Problem::bad_request("Missing Content-Type request header"))?;
     let content_type =
-        content_type.to_str().ok().filter(|text| text.parse::<mime::Mime>().is_ok()).ok_or_else(
-            || {
-                Problem::new(
-                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                    "the Content-Type is malformed: give a media type, such as text/plain",
-                )
-            },
-        )?;
+        content_type.to_str().ok().filter(|text| is_media_type(text)).ok_or_else(|| {
+            Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the Content-Type is malformed: give a media type, such as text/plain",
+            )
+        })?;
     let content_encoding = match headers.get(CONTENT_ENCODING).map(HeaderValue::to_str) {
         None => None,
         Some(Ok(text)) => Some(text.to_owned()),
@@ -306,6 +307,12 @@ fn metadata(headers: &HeaderMap, bytes_max: usize) -> Result<Metadata, Problem> 
         ));
     }
     Ok(metadata)
+}
+
+/// `mime` lets an empty type or subtype pass.
+fn is_media_type(text: &str) -> bool {
+    text.parse::<mime::Mime>()
+        .is_ok_and(|mime| !mime.type_().as_str().is_empty() && !mime.subtype().as_str().is_empty())
 }
 
 /// The links of one header, without the one to the bucket: every answer has that one anyway, and

@@ -32,7 +32,8 @@ pub(super) async fn put(
         return Err(problem);
     }
     let mut text = BytesMut::with_capacity(body::room(headers));
-    if let Err((problem, rest)) = body::append(body, &mut text, PROPS_BYTES_MAX).await {
+    let read = body::append(body, &mut text, PROPS_BYTES_MAX, state.limits.body_time_max).await;
+    if let Err((problem, rest)) = read {
         if let Some(rest) = rest {
             body::linger(headers, rest);
         }
