@@ -284,7 +284,8 @@ async fn open_store(settings: &Settings) -> Result<Opened, ServeError> {
 fn node_config(settings: &Settings, opened: &Opened, advertise: &Address) -> Config {
     let mut member = settings.member.clone();
     if member.name.is_empty() {
-        member.name = opened.node.to_string()[..8].to_owned();
+        member.name = opened.node.to_string();
+        member.name.truncate(8);
     }
     member.addresses = vec![advertise.to_string()];
     let limits = Limits { hint_bytes_max: settings.hint_bytes_max, ..Limits::default() };
@@ -398,7 +399,9 @@ fn end_process_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed").to_owned();
-        let text = panic.payload_as_str().unwrap_or("no message");
+        let text = panic.payload().downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.payload().downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("no message");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let backtrace = std::backtrace::Backtrace::capture();
         tracing::error!(thread = name, place, %backtrace, "panic: {text}");

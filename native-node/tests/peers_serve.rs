@@ -1,4 +1,5 @@
 //! `quorate serve` as a process: its one ready line, its signals, its errors and exit codes.
+#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;

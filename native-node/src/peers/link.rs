@@ -154,7 +154,8 @@ pub(super) async fn run<S>(
 
 /// A close frame with as much of the reason as fits.
 pub(super) fn close_frame(code: CloseCode, reason: &str) -> Frame {
-    let end = reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX);
+    let ends = reason.char_indices().map(|(at, char)| at + char.len_utf8());
+    let end = ends.take_while(|&end| end <= CLOSE_REASON_BYTES_MAX).last().unwrap_or(0);
     Frame::Close(Some(CloseFrame { code, reason: reason[..end].into() }))
 }
 
