@@ -439,3 +439,42 @@ impl Interrupt {
         self.0.recv().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const CHILD: &str = "QUORATE_TEST_PANIC_ON_THREAD";
+
+    /// Runs this test binary again; the child panics on a thread of that name.
+    fn exit_code_of_a_panic_on(thread: &str) -> Option<i32> {
+        let test = "serve::tests::a_panic_ends_the_process_unless_the_store_handles_it";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--nocapture"]).env(CHILD, thread);
+        child.output().unwrap().status.code()
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_unless_the_store_handles_it() {
+        if let Ok(name) = std::env::var(CHILD) {
+            end_process_on_panic();
+            let thread = std::thread::Builder::new().name(name);
+            assert!(thread.spawn(|| panic!("on purpose")).unwrap().join().is_err());
+            return;
+        }
+        assert_eq!(exit_code_of_a_panic_on("tokio-rt-worker"), Some(EXIT_PANIC));
+        assert_eq!(exit_code_of_a_panic_on("store-commit"), Some(0));
+    }
+
+    #[test]
+    fn errors_end_the_process_with_a_code_that_is_not_zero() {
+        for (error, code) in [
+            (ServeError::Stopped(Stopped("the disk is gone".into())), EXIT_STOPPED),
+            (ServeError::LogFilter("x".into(), "y".into()), 2),
+            (ServeError::System(std::io::Error::other("no threads")), 1),
+        ] {
+            assert_eq!(format!("{:?}", error.exit_code()), format!("{:?}", ExitCode::from(code)));
+        }
+    }
+}
