@@ -1,0 +1,35 @@
+//! No more siblings than truly concurrent writers.
+
+use super::Invariant;
+use crate::history::{History, OpIndex};
+use quorate_core::WRITE_IDS_MAX;
+
+pub(crate) const THIS: Invariant = Invariant {
+    name: "siblings are concurrent",
+    promise: "values that stand beside each other in the end were written by clients that had not seen each other's, and a retried write shows once",
+    source: "§4.4; \"sibling explosion\" of version vectors that name clients' coordinators without dots",
+};
+
+/// Checks the values that a read in the end shows, in order, with repetitions.
+pub(crate) fn check(history: &History, key: usize, shown: &[OpIndex]) -> Result<(), String> {
+    for (at, &a) in shown.iter().enumerate() {
+        for &b in &shown[at + 1..] {
+            if a == b {
+                let named = history.op(a).write_id.is_some();
+                if !named || history.key(key).write_ids <= WRITE_IDS_MAX {
+                    return Err(format!("value {a} of key {key} shows twice"));
+                }
+                continue;
+            }
+            for (later, earlier) in [(a, b), (b, a)] {
+                // A write sent twice may lie under two names, of which its reader saw one.
+                if history.op(earlier).attempts == 1 && history.descends(later, earlier) {
+                    return Err(format!(
+                        "value {earlier} of key {key} stands beside value {later}, whose writer had seen it"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
