@@ -1,6 +1,9 @@
 //! Versioned encoding of peer messages and stored records: one version byte, then CBOR.
 
+use crate::id::{Key, NodeId};
 use crate::message::Message;
+use crate::record::{HintRecord, ObjectRecord, parse_hint_key};
+use crate::siblings::Siblings;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +44,25 @@ pub fn encode_message(message: &Message) -> Bytes {
 /// Decodes a peer's message.
 pub fn decode_message(bytes: &[u8]) -> Result<Message, DecodeError> {
     decode(WIRE_VERSION, bytes)
+}
+
+/// What a record of [`Space::Objects`](crate::Space::Objects) holds: for tests and inspectors.
+pub fn decode_object(record: &[u8]) -> Result<Siblings, DecodeError> {
+    decode::<ObjectRecord>(RECORD_VERSION, record).map(|record| record.siblings)
+}
+
+/// What a record of [`Space::Hints`](crate::Space::Hints) holds: for whom, of which object, what.
+pub fn decode_hint(key: &Bytes, record: &[u8]) -> Result<(NodeId, Key, Siblings), DecodeError> {
+    let (owner, object) =
+        parse_hint_key(key).ok_or_else(|| DecodeError::Malformed("not a hint's key".into()))?;
+    let hint = decode::<HintRecord>(RECORD_VERSION, record)?;
+    Ok((owner, object, hint.siblings))
+}
+
+/// The object that a key of [`Space::Objects`](crate::Space::Objects) names.
+pub fn decode_object_key(key: &Bytes) -> Option<Key> {
+    let hint_key = [&[0; 8], key.as_ref()].concat();
+    parse_hint_key(&hint_key.into()).map(|(_, key)| key)
 }
 
 pub(crate) fn encode<T: Serialize>(version: u8, value: &T) -> Bytes {

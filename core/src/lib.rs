@@ -9,18 +9,29 @@
 //!    [`Node::poll_timeout`] names, whichever comes first; give it to [`Node::handle`]; go to 2.
 
 mod claim;
+mod cluster;
 pub mod codec;
 mod config;
+mod context;
+mod coordinator;
+mod detector;
 mod event;
+mod hint;
 mod id;
 mod io;
 mod membership;
 mod message;
 mod node;
+mod record;
+mod repair;
+mod replica;
 mod request;
 mod ring;
+mod rng;
 mod siblings;
+mod tally;
 mod time;
+mod timer;
 mod version;
 mod view;
 
@@ -29,7 +40,7 @@ pub use claim::{ClaimMember, claim};
 pub use config::Mutant;
 pub use config::{
     Boot, BucketPatch, BucketProps, Config, Found, Limits, MemberConfig, N_VAL_MAX, Need,
-    PARTITIONS, Timing,
+    PARTITIONS, Secret, Timing,
 };
 pub use event::{Event, RequestKind};
 pub use id::{

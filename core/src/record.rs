@@ -10,8 +10,6 @@ use serde::{Deserialize, Serialize};
 pub(crate) const META_CLUSTER: &[u8] = b"cluster";
 /// The record in `Space::Meta` that holds the node's [`Standing`].
 pub(crate) const META_STANDING: &[u8] = b"standing";
-/// A record in `Space::Meta` that is written to see whether a full disk has space again.
-pub(crate) const META_SPACE: &[u8] = b"space";
 
 /// What this disk can be trusted with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +47,9 @@ pub(crate) fn encode_record<T: Serialize>(record: &T) -> Bytes {
     encode(RECORD_VERSION, record)
 }
 
-pub(crate) fn decode_record<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub(crate) fn decode_record<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+) -> Result<T, DecodeError> {
     decode(RECORD_VERSION, bytes)
 }
 

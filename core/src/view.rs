@@ -1,6 +1,7 @@
 //! A node as an inspector sees it: plain data, taken at one moment.
 
 use crate::id::{ClusterId, LayoutId, NodeId, Run};
+use crate::node::Node;
 use crate::time::WallTime;
 use serde::Serialize;
 
@@ -116,4 +117,54 @@ pub struct Counters {
     pub messages_rejected: u64,
     pub store_reads: u64,
     pub store_commits: u64,
+}
+
+impl Node {
+    /// The node as an inspector sees it.
+    pub fn view(&self) -> NodeView {
+        let (hints, hint_bytes) = self.hints.view();
+        let not_ready = self.not_ready();
+        let mut view = NodeView {
+            node: Some(self.me),
+            run: Some(self.run),
+            ready: not_ready.is_empty() && self.stopped.is_none(),
+            not_ready,
+            read_only: self.cluster.read_only,
+            lost_commits: self.cluster.standing.lost_before.is_some(),
+            stopped: self.stopped.clone(),
+            hints,
+            hint_bytes,
+            hints_counted: self.hints.counted(),
+            requests: self.coordinator.requests,
+            busy_keys: self.replica.busy_keys(),
+            counters: self.counters,
+            ..NodeView::default()
+        };
+        if let Some(state) = &self.cluster.state {
+            view.cluster = Some(state.cluster);
+            view.layout = self.cluster.layout();
+            view.partitions = state.partitions;
+            view.open = state.open.is_some();
+            view.members = state
+                .members
+                .iter()
+                .map(|(&node, record)| MemberView {
+                    node,
+                    name: record.config.name.clone(),
+                    zone: record.config.zone.clone(),
+                    weight: record.config.weight,
+                    addresses: record.config.addresses.clone(),
+                    state: if node == self.me {
+                        PeerState::Myself
+                    } else {
+                        self.detector.state(node)
+                    },
+                    claimed: self.cluster.ring.claimed(node),
+                    founder: node == state.founder,
+                    heard: self.detector.last_heard(node),
+                })
+                .collect();
+        }
+        view
+    }
 }
