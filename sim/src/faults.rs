@@ -6,7 +6,6 @@
 use crate::counts::Group;
 use crate::network::HostIndex;
 use crate::plan::Fault;
-use crate::rng::Rng;
 use crate::run::{Action, Simulation};
 use crate::world::SECOND;
 

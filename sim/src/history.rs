@@ -138,9 +138,6 @@ impl History {
     pub(crate) fn key_mut(&mut self, key: usize) -> &mut KeyHistory {
         &mut self.keys[key]
     }
-    pub(crate) fn keys(&self) -> usize {
-        self.keys.len()
-    }
     /// Every write and delete.
     pub fn ops(&self) -> &[WriteOp] {
         &self.ops
@@ -187,7 +184,7 @@ impl History {
             return known;
         }
         let this = self.op(op);
-        let superseded = || {
+        let mut superseded = || {
             let by = self.keys[this.key].superseders.get(&op);
             by.into_iter().flatten().any(|&by| {
                 let effective = self.op(by).effect() != Effect::Failed;

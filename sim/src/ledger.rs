@@ -37,8 +37,8 @@ impl Ledger {
             match (write.space, &write.value) {
                 (Space::Meta, _) | (Space::Hints, None) => {}
                 (Space::Hints, Some(value)) => {
-                    if let (Some((_, object)), Ok(siblings)) =
-                        (split_hint_key(&write.key), codec::decode_hint(value))
+                    if let (Some((_, object)), Ok((_, _, siblings))) =
+                        (split_hint_key(&write.key), codec::decode_hint(&write.key, value))
                     {
                         self.seen.entry(object).or_default().merge(siblings.context());
                     }

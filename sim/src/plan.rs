@@ -102,8 +102,7 @@ impl Plan {
         };
         let faults: Vec<_> = Fault::ALL
             .into_iter()
-            .filter(|_| rng.per_mille(400))
-            .map(|fault| (fault, rng.range(2, 25) * SECOND))
+            .filter_map(|fault| rng.per_mille(400).then(|| (fault, rng.range(2, 25) * SECOND)))
             .collect();
         let world = WorldPlan {
             seed,

@@ -202,7 +202,7 @@ impl Simulation {
         }
     }
 
-    pub(crate) fn retry(&mut self, client: usize, op: OpIndex, asked: Asked, put: Put) {
+    pub(crate) fn retry(&mut self, client: usize, op: OpIndex, asked: Asked, mut put: Put) {
         let up: Vec<_> = (0..self.world.len()).filter(|&host| self.world.is_up(host)).collect();
         if up.is_empty() {
             return self.later(100_000, Action::Act(client));
@@ -218,7 +218,7 @@ impl Simulation {
         let (key, delete) = (self.history.op(op).key, put.value.is_none());
         let again = self.history.begin(key, delete, observed, false);
         let value = crate::history::History::value(again, self.plan.filling);
-        let put = Put { value: (!delete).then_some(value), ..put };
+        put.value = (!delete).then_some(value);
         self.attempt(client, host, again, asked, put);
     }
 

@@ -95,7 +95,7 @@ fn records(world: &World, at: HostIndex, object: &Bytes) -> Vec<Siblings> {
     let hints = disk
         .hints()
         .filter(|(key, _)| key.ends_with(object))
-        .map(|(_, bytes)| codec::decode_hint(bytes));
+        .map(|(key, bytes)| codec::decode_hint(key, bytes).map(|(_, _, siblings)| siblings));
     own.into_iter().chain(hints).flatten().collect()
 }
 
