@@ -30,6 +30,9 @@ pub struct Args {
     /// Break each rule in turn and show which invariant notices at which seed
     #[arg(long, conflicts_with = "mutant")]
     mutants: bool,
+    /// Go on after a failure and list all of them
+    #[arg(long)]
+    keep_going: bool,
     /// Print the table of invariants
     #[arg(long)]
     invariants: bool,
@@ -66,7 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     println!("sim: seeds {}..{}, each twice, on {} cores", args.from, args.from + args.seeds, cores());
     let mutant = args.mutant.map(|named| named.1);
-    let batch = run_batch(args.from, args.seeds, mutant, true)?;
+    let batch = run_batch(args.from, args.seeds, mutant, true, args.keep_going)?;
     println!("{}", batch.counts);
     let (simulated, real) = (batch.simulated / SECOND, batch.elapsed.as_secs_f64().max(0.001));
     println!(
@@ -75,7 +78,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         batch.done as f64 / real,
         simulated as f64 / real
     );
-    match batch.failed {
+    for (seed, violation) in batch.failed.iter().skip(1) {
+        println!("also seed {seed}: {violation}");
+    }
+    match batch.failed.into_iter().next() {
         None => Ok(()),
         Some((seed, violation)) => fail(seed, &violation, args.mutant),
     }
@@ -107,7 +113,7 @@ fn run_mutants(args: &Args) -> anyhow::Result<()> {
     println!("{:<20} {:>6}  caught by", "mutant", "seed");
     let mut missed = Vec::new();
     for (name, mutant) in Mutant::ALL {
-        match run_batch(args.from, MUTANT_SEEDS, Some(mutant), false)?.failed {
+        match run_batch(args.from, MUTANT_SEEDS, Some(mutant), false, false)?.failed.into_iter().next() {
             Some((seed, violation)) => println!("{name:<20} {seed:>6}  {}", violation.invariant),
             None => {
                 println!("{name:<20} {:>6}  nothing in {MUTANT_SEEDS} seeds", "-");
@@ -128,17 +134,23 @@ struct Batch {
     done: u64,
     simulated: u64,
     elapsed: Duration,
-    /// The smallest seed that failed.
-    failed: Option<(u64, Violation)>,
+    /// The seeds that failed, in order.
+    failed: Vec<(u64, Violation)>,
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs seeds on all cores until one fails. The failure named is the smallest seed's, whatever
+/// Runs seeds on all cores until one fails or, with `keep_going`, all. The failure named first is the smallest seed's, whatever
 /// the threads did: all seeds below it have been run.
-fn run_batch(from: u64, seeds: u64, mutant: Option<Mutant>, show: bool) -> anyhow::Result<Batch> {
+fn run_batch(
+    from: u64,
+    seeds: u64,
+    mutant: Option<Mutant>,
+    show: bool,
+    keep_going: bool,
+) -> anyhow::Result<Batch> {
     let (next, stop, started) = (AtomicU64::new(from), AtomicBool::new(false), Instant::now());
     let outcomes: Mutex<BTreeMap<u64, Outcome>> = Mutex::default();
     let work = || {
@@ -149,7 +161,7 @@ fn run_batch(from: u64, seeds: u64, mutant: Option<Mutant>, show: bool) -> anyho
             }
             // A mutant's first run tells enough.
             let outcome = if show { run_twice(seed, mutant) } else { run_seed(seed, mutant, false) };
-            if outcome.violation.is_some() {
+            if outcome.violation.is_some() && !keep_going {
                 stop.store(true, Ordering::Relaxed);
             }
             let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,13 +188,13 @@ fn run_batch(from: u64, seeds: u64, mutant: Option<Mutant>, show: bool) -> anyho
         done: outcomes.len() as u64,
         simulated: 0,
         elapsed: started.elapsed(),
-        failed: None,
+        failed: Vec::new(),
     };
     for (seed, outcome) in outcomes {
         batch.counts.merge(&outcome.counts);
         batch.simulated += outcome.simulated;
         if let Some(violation) = outcome.violation {
-            batch.failed.get_or_insert((seed, violation));
+            batch.failed.push((seed, violation));
         }
     }
     Ok(batch)
