@@ -369,7 +369,7 @@ impl Node {
             self.reply(parked.origin, Err(RequestError::NotOpen(founder)));
         }
         if self.cluster.parked.is_empty() {
-            return;
+            return self.forget_questions(About::Open);
         }
         let write = self.cluster.parked.iter().any(|p| matches!(p.request, Request::Put(_)));
         if founder == self.me {
@@ -511,6 +511,7 @@ impl Node {
         }
         self.event(Event::Opened);
         self.timers.clear(Timer::Open);
+        self.forget_questions(About::Open);
         for parked in std::mem::take(&mut self.cluster.parked) {
             self.take_request(parked.origin, parked.request);
         }

@@ -300,6 +300,11 @@ impl Node {
         self.questions.remove(&seq);
     }
 
+    /// No answer to any question about this is wanted any more.
+    pub(crate) fn forget_questions(&mut self, about: About) {
+        self.questions.retain(|_, question| question.about != about);
+    }
+
     pub(crate) fn store(&mut self, command: StoreCommand, then: Then) {
         match command {
             StoreCommand::Commit { .. } => self.counters.store_commits += 1,

@@ -98,6 +98,12 @@ pub(crate) fn parse_hint_key(stored: &Bytes) -> Option<(NodeId, Key)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{Digest, Run, WriteId};
+    use crate::siblings::Value;
+    use crate::time::WallTime;
+    use crate::version::{Dot, VersionVector};
+    use serde::de::DeserializeOwned;
+    use std::fmt::Debug;
 
     #[test]
     fn a_hints_key_names_its_owner_and_object() {
@@ -112,5 +118,54 @@ mod tests {
         assert_eq!(after_prefix(b"ab").as_deref(), Some(&b"ac"[..]));
         assert_eq!(after_prefix(b"a\xff").as_deref(), Some(&b"b"[..]));
         assert_eq!(after_prefix(b"\xff\xff"), None);
+    }
+
+    /// What a disk holds must be understood by every later build: where bytes change on purpose,
+    /// [`RECORD_VERSION`] changes with them.
+    #[test]
+    fn records_keep_their_bytes_and_come_back() {
+        let actor = Actor(Run(5), 2);
+        let mut siblings = Siblings::default();
+        let value = Value { bytes: "v".into(), modified: WallTime(300) };
+        let write_id = Some(WriteId(Digest(1, 2)));
+        siblings.write_value(&VersionVector::default(), Dot(actor, 7), value, write_id);
+        let object = ObjectRecord { losses: 1, siblings: siblings.clone() };
+        let mut deleted = siblings.clone();
+        deleted.delete(&[Dot(actor, 7)].into_iter().collect());
+        let tombstone = ObjectRecord { losses: 0, siblings: deleted };
+        let hint = HintRecord { actor: Some(actor), siblings };
+        check(
+            &object,
+            "01a2616c016173a36163a1820502076176a18282050207a261624176616d19012c617781a4617419012c6164828205020761698201026168821b4c94485e0c21ae6c1b41ce1dfe7b6bface",
+        );
+        check(
+            &tombstone,
+            "01a2616c006173a36163a1820502076176a0617781a4617419012c6164828205020761698201026168821b4c94485e0c21ae6c1b41ce1dfe7b6bface",
+        );
+        check(
+            &hint,
+            "01a261618205026173a36163a1820502076176a18282050207a261624176616d19012c617781a4617419012c6164828205020761698201026168821b4c94485e0c21ae6c1b41ce1dfe7b6bface",
+        );
+        check(
+            &Standing { losses: 2, lost_before: Some(2) },
+            "01a2666c6f73736573026b6c6f73745f6265666f726502",
+        );
+    }
+
+    fn check<T>(record: &T, golden: &str)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + Debug,
+    {
+        let bytes = encode_record(record);
+        let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        assert_eq!(hex, golden);
+        assert_eq!(decode_record::<T>(&bytes).as_ref(), Ok(record));
+        for end in 0..bytes.len() {
+            assert!(decode_record::<T>(&bytes[..end]).is_err(), "cut after {end} bytes");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(decode_record::<T>(&longer), Err(DecodeError::Trailing(1)));
+        let newer = [&[RECORD_VERSION + 1], &bytes[1..]].concat();
+        assert!(matches!(decode_record::<T>(&newer), Err(DecodeError::Version { .. })));
     }
 }

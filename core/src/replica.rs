@@ -570,6 +570,7 @@ impl Node {
         self.commit(queue_key, Some(value), Step::Committing { hint_bytes: None, repaired });
     }
 
+    #[cfg_attr(not(feature = "mutants"), expect(clippy::unused_self, reason = "mutants ask it"))]
     fn merge_copy(&mut self, ours: &mut Siblings, copy: &Siblings, then: MergeFor) -> bool {
         #[cfg(feature = "mutants")]
         {

@@ -30,8 +30,12 @@ impl Ring {
         }
         let walker = Walker::new(members, &owners);
         let mut lists = Vec::with_capacity(owners.len() * walker.length);
+        let mut found = Vec::with_capacity(walker.nodes.len());
         for start in 0..owners.len() {
-            walker.walk(start, &mut lists);
+            walker.walk(start, &mut found);
+            // Stable: within a round the nodes stay in the order of the walk.
+            found.sort_by_key(|&(round, _)| round);
+            lists.extend(found.drain(..).take(walker.length).map(|(_, node)| walker.nodes[node]));
         }
         Self { lists, walk: walker.length, claimed }
     }
@@ -105,13 +109,13 @@ impl Walker {
         }
     }
 
-    /// Walks clockwise from partition `start` and appends its preference list. The first node of
-    /// each zone comes first, then the second of each, and so on; the walk ends as soon as no
-    /// later node can be among the first `length`.
-    fn walk(&self, start: usize, lists: &mut Vec<NodeId>) {
+    /// Walks clockwise from partition `start`: each node once, with the number of nodes of its
+    /// zone before it. The first node of each zone comes first in the preference list, then the
+    /// second of each, and so on; the walk ends as soon as no later node can be among the first
+    /// `length`.
+    fn walk(&self, start: usize, found: &mut Vec<(usize, usize)>) {
         let mut taken = vec![false; self.nodes.len()];
         let mut of_zone = vec![0; self.zones];
-        let mut found: Vec<(usize, usize)> = Vec::with_capacity(self.length * 2);
         let mut missing_full = self.in_full_rounds;
         let mut missing_last = self.length - self.in_full_rounds;
         // Those who own nothing turn by the partition, so that one of them is not always first.
@@ -134,9 +138,6 @@ impl Walker {
                 missing_last = missing_last.saturating_sub(1);
             }
         }
-        // Stable: within a round the nodes stay in the order of the walk.
-        found.sort_by_key(|&(round, _)| round);
-        lists.extend(found.iter().take(self.length).map(|&(_, node)| self.nodes[node]));
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Runs the simulator over many seeds.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct SimArgs {
     /// How many seeds to run
     #[arg(long, default_value_t = 200)]
     seeds: u64,
@@ -54,7 +54,7 @@ fn parse_mutant(text: &str) -> Result<NamedMutant, String> {
 const MUTANT_SEEDS: u64 = 400;
 
 /// Runs the command.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     if args.invariants {
         for rule in TABLE {
             println!("{}\n    promise: {}\n    source:  {}", rule.name, rule.promise, rule.source);
@@ -62,10 +62,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     if args.mutants {
-        return run_mutants(&args);
+        return run_mutants(args);
     }
     if let Some(seed) = args.seed {
-        return run_one(seed, &args);
+        return run_one(seed, args);
     }
     println!("sim: seeds {}..{}, each twice, on {} cores", args.from, args.from + args.seeds, cores());
     let mutant = args.mutant.map(|named| named.1);
@@ -97,7 +97,7 @@ fn fail(seed: u64, violation: &Violation, mutant: Option<NamedMutant>) -> anyhow
     bail!("a rule was broken: replay it with the line above")
 }
 
-fn run_one(seed: u64, args: &Args) -> anyhow::Result<()> {
+fn run_one(seed: u64, args: &SimArgs) -> anyhow::Result<()> {
     let mutant = args.mutant.map(|named| named.1);
     let outcome = if args.trace { run_seed(seed, mutant, true) } else { run_twice(seed, mutant) };
     println!("{}", outcome.counts);
@@ -109,7 +109,7 @@ fn run_one(seed: u64, args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn run_mutants(args: &Args) -> anyhow::Result<()> {
+fn run_mutants(args: &SimArgs) -> anyhow::Result<()> {
     println!("{:<20} {:>6}  caught by", "mutant", "seed");
     let mut missed = Vec::new();
     for (name, mutant) in Mutant::ALL {
