@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A write or delete in the history; a written value carries it as its identity.
 pub type OpIndex = u32;
 
+/// A value that a client was shown, and the name it had.
+pub type Shown = (OpIndex, Dot);
+
 /// What is known of a write's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -30,7 +33,7 @@ pub struct WriteOp {
     /// A delete leaves no value.
     pub delete: bool,
     /// The values its context covered as the client saw them, and their dots.
-    pub observed: Vec<(OpIndex, Dot)>,
+    pub observed: Vec<Shown>,
     /// The name it was sent under, if retries were to be harmless.
     pub write_id: Option<WriteId>,
     /// How often it was sent.
@@ -101,7 +104,7 @@ impl History {
         &mut self,
         key: usize,
         delete: bool,
-        observed: Vec<(OpIndex, Dot)>,
+        observed: Vec<Shown>,
         named: bool,
     ) -> OpIndex {
         let op = self.ops.len() as OpIndex;
@@ -196,17 +199,23 @@ impl History {
         accounted
     }
 
+    /// Is this the very value that was seen before? A write with a write id may have been executed
+    /// by two coordinators, under two names: whoever saw one has not seen the other.
+    pub(crate) fn is_same(&self, seen: Shown, again: Shown) -> bool {
+        seen.0 == again.0 && (seen.1 == again.1 || self.op(seen.0).write_id.is_none())
+    }
+
     /// Had `later` seen `earlier`, directly or through what it saw?
-    pub(crate) fn descends(&self, later: OpIndex, earlier: OpIndex) -> bool {
+    pub(crate) fn descends(&self, later: OpIndex, earlier: Shown) -> bool {
         let (mut seen, mut waiting) = (BTreeSet::new(), vec![later]);
         while let Some(op) = waiting.pop() {
-            for &(value, _) in &self.op(op).observed {
-                if value == earlier {
+            for &value in &self.op(op).observed {
+                if self.is_same(value, earlier) {
                     return true;
                 }
                 // A value is younger than what it observed.
-                if value > earlier && seen.insert(value) {
-                    waiting.push(value);
+                if value.0 > earlier.0 && seen.insert(value.0) {
+                    waiting.push(value.0);
                 }
             }
         }

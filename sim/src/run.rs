@@ -5,7 +5,7 @@
 
 use crate::counts::{Counts, Group};
 use crate::faults::End;
-use crate::history::{History, OpIndex};
+use crate::history::{History, OpIndex, Shown};
 use crate::invariants::durable::Asked;
 use crate::invariants::quiet::{DRAIN_MAX, READ_ATTEMPTS_MAX};
 use crate::invariants::{
@@ -136,7 +136,7 @@ pub(crate) struct Simulation {
     pub(crate) operations: u32,
     pub(crate) rng_clients: Rng,
     pub(crate) rng_faults: Rng,
-    pub(crate) final_reads: BTreeMap<usize, Vec<OpIndex>>,
+    pub(crate) final_reads: BTreeMap<usize, Vec<Shown>>,
     pub(crate) final_failures: Vec<(usize, String)>,
     actions: BTreeMap<u64, Action>,
     last_bell: u64,
@@ -322,7 +322,7 @@ impl Simulation {
             let shown = self.final_reads.get(&key).cloned().unwrap_or_default();
             self.rule(&lost::THIS, lost::check(&self.history, key, &present))?;
             self.rule(&siblings::THIS, siblings::check(&self.history, key, &shown))?;
-            if shown.iter().copied().collect::<BTreeSet<_>>() != present {
+            if shown.iter().map(|&(op, _)| op).collect::<BTreeSet<_>>() != present {
                 let sentence = format!("key {key} shows {shown:?} and its owners hold {present:?}");
                 return self.fail(&equal::THIS, sentence);
             }

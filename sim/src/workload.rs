@@ -4,7 +4,7 @@
 //! Invariant: whatever a client is told goes to the oracle, also after the client has given up.
 
 use crate::counts::Group;
-use crate::history::{Effect, OpIndex};
+use crate::history::{Effect, History, OpIndex, Shown};
 use crate::invariants::durable::Asked;
 use crate::invariants::read_your_writes::ReadAsked;
 use crate::invariants::{answered, durable, informative, read_your_writes, resurrected};
@@ -15,13 +15,13 @@ use bytes::Bytes;
 use quorate_core::{
     Dot, Duration, Get, Need, Object, Put, Reply, Request, RequestError, RequestId,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What a client read of a key.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     context: Bytes,
-    values: Vec<(OpIndex, Dot)>,
+    values: Vec<Shown>,
 }
 
 /// One client.
@@ -117,7 +117,7 @@ impl Simulation {
         let op = self.history.begin(key, delete, observed, named);
         let mut put = Put::new(
             self.keys[key].name.clone(),
-            crate::history::History::value(op, self.plan.filling),
+            History::value(op, self.plan.filling),
         );
         put.context = seen.map(|seen| seen.context);
         if delete {
@@ -217,7 +217,7 @@ impl Simulation {
         let observed = self.history.op(op).observed.clone();
         let (key, delete) = (self.history.op(op).key, put.value.is_none());
         let again = self.history.begin(key, delete, observed, false);
-        let value = crate::history::History::value(again, self.plan.filling);
+        let value = History::value(again, self.plan.filling);
         put.value = (!delete).then_some(value);
         self.attempt(client, host, again, asked, put);
     }
@@ -297,8 +297,7 @@ impl Simulation {
             }
         };
         let Some(shown) = self.identify(key, &values) else { return true };
-        let set: BTreeSet<OpIndex> = shown.iter().map(|&(op, _)| op).collect();
-        if let Err((rule, sentence)) = read_your_writes::check(&self.history, asked, &set, absent) {
+        if let Err((rule, sentence)) = read_your_writes::check(&self.history, asked, &shown, absent) {
             self.world.break_rule(rule, sentence);
         }
         // Before the first write, the founder's word that the cluster is empty is enough.
@@ -311,10 +310,10 @@ impl Simulation {
         }
         if let Some(acked) = acked_before {
             let before = self.history.key(key).acked[..acked].iter().copied();
-            if let Err(sentence) = resurrected::check(&self.history, key, &set, before) {
+            if let Err(sentence) = resurrected::check(&self.history, key, &shown, before) {
                 self.world.break_rule(&resurrected::THIS, sentence);
             }
-            self.final_reads.insert(key, shown.iter().map(|&(op, _)| op).collect());
+            self.final_reads.insert(key, shown.clone());
         }
         if let (Some(client), Some(context)) = (sent.client, context) {
             self.clients[client].contexts.insert(key, Seen { context, values: shown });
@@ -327,7 +326,7 @@ impl Simulation {
         &mut self,
         key: usize,
         values: &[(Dot, quorate_core::Value)],
-    ) -> Option<Vec<(OpIndex, Dot)>> {
+    ) -> Option<Vec<Shown>> {
         let mut ops = Vec::with_capacity(values.len());
         for (dot, value) in values {
             match resurrected::identify(&self.history, key, &value.bytes) {

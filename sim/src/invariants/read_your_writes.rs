@@ -1,7 +1,7 @@
 //! Quorums that overlap show what was acknowledged.
 
 use super::{Invariant, resurrected};
-use crate::history::{History, OpIndex};
+use crate::history::{History, Shown};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const THIS: Invariant = Invariant {
@@ -24,7 +24,7 @@ pub(crate) struct ReadAsked {
 pub(crate) fn check(
     history: &History,
     asked: ReadAsked,
-    shown: &BTreeSet<OpIndex>,
+    shown: &[Shown],
     absent: bool,
 ) -> Result<(), (&'static Invariant, String)> {
     let promises = &history.key(asked.key).promises[..asked.promises];
@@ -41,11 +41,12 @@ pub(crate) fn check(
             asked.key, asked.r
         )));
     }
+    let present: BTreeSet<_> = shown.iter().map(|&(op, _)| op).collect();
     let mut memo = BTreeMap::new();
     for op in overlap(asked.pr).filter(|&op| !history.op(op).delete) {
-        if !history.accounted(op, shown, &mut memo) {
+        if !history.accounted(op, &present, &mut memo) {
             return Err((&THIS, format!(
-                "a read of key {} at pr={} shows {shown:?}: write {op}, acknowledged before by enough owners, is missing",
+                "a read of key {} at pr={} shows {present:?}: write {op}, acknowledged before by enough owners, is missing",
                 asked.key, asked.pr
             )));
         }

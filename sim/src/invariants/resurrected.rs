@@ -1,9 +1,7 @@
 //! Nothing comes back, and nothing appears that nobody wrote.
 
 use super::Invariant;
-use crate::history::{Effect, History, OpIndex};
-use quorate_core::WRITE_IDS_MAX;
-use std::collections::BTreeSet;
+use crate::history::{Effect, History, OpIndex, Shown};
 
 pub(crate) const THIS: Invariant = Invariant {
     name: "nothing resurrected",
@@ -15,7 +13,7 @@ pub(crate) const THIS: Invariant = Invariant {
 pub(crate) fn check(
     history: &History,
     key: usize,
-    shown: &BTreeSet<OpIndex>,
+    shown: &[Shown],
     superseders: impl Iterator<Item = OpIndex>,
 ) -> Result<(), String> {
     for by in superseders {
@@ -23,24 +21,17 @@ pub(crate) fn check(
         if write.destroyed {
             continue;
         }
-        for (value, _) in write.observed.iter().filter(|(value, _)| shown.contains(value)) {
-            if !may_return(history, *value) {
-                return Err(format!(
-                    "value {value} of key {key} shows although {} {by} had seen it and was acknowledged",
-                    if write.delete { "delete" } else { "write" },
-                ));
-            }
+        let mut back = write.observed.iter().filter(|seen| {
+            shown.iter().any(|again| history.is_same(**seen, *again))
+        });
+        if let Some((value, dot)) = back.next() {
+            return Err(format!(
+                "value {value} of key {key} ({dot:?}) shows although {} {by} had seen it and was acknowledged",
+                if write.delete { "delete" } else { "write" },
+            ));
         }
     }
     Ok(())
-}
-
-/// A write sent twice may lie at two coordinators under two names, of which a reader saw one; and
-/// beyond the window of remembered write ids a retry is a new write.
-fn may_return(history: &History, value: OpIndex) -> bool {
-    history.op(value).attempts > 1
-        || history.key(history.op(value).key).write_ids > WRITE_IDS_MAX
-            && history.op(value).write_id.is_some()
 }
 
 /// Which write a value is; an error if nobody wrote it, or if the writer was told that nothing

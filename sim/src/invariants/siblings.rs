@@ -1,7 +1,7 @@
 //! No more siblings than truly concurrent writers.
 
 use super::Invariant;
-use crate::history::{History, OpIndex};
+use crate::history::{History, Shown};
 use quorate_core::WRITE_IDS_MAX;
 
 pub(crate) const THIS: Invariant = Invariant {
@@ -11,21 +11,22 @@ pub(crate) const THIS: Invariant = Invariant {
 };
 
 /// Checks the values that a read in the end shows, in order, with repetitions.
-pub(crate) fn check(history: &History, key: usize, shown: &[OpIndex]) -> Result<(), String> {
+pub(crate) fn check(history: &History, key: usize, shown: &[Shown]) -> Result<(), String> {
     for (at, &a) in shown.iter().enumerate() {
         for &b in &shown[at + 1..] {
-            if a == b {
-                let named = history.op(a).write_id.is_some();
+            let (name_a, name_b) = (a.0, b.0);
+            if name_a == name_b {
+                let named = history.op(name_a).write_id.is_some();
                 if !named || history.key(key).write_ids <= WRITE_IDS_MAX {
-                    return Err(format!("value {a} of key {key} shows twice"));
+                    return Err(format!("value {name_a} of key {key} shows twice"));
                 }
                 continue;
             }
             for (later, earlier) in [(a, b), (b, a)] {
-                // A write sent twice may lie under two names, of which its reader saw one.
-                if history.op(earlier).attempts == 1 && history.descends(later, earlier) {
+                if history.descends(later.0, earlier) {
                     return Err(format!(
-                        "value {earlier} of key {key} stands beside value {later}, whose writer had seen it"
+                        "value {} of key {key} stands beside value {}, whose writer had seen it",
+                        earlier.0, later.0
                     ));
                 }
             }
