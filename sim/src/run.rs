@@ -55,12 +55,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, print: bool) -> Outcome {
             at: world.now(),
         }),
     };
-    Outcome {
-        hash: world.hash(),
-        counts: world.counts.clone(),
-        simulated: world.now(),
-        violation,
-    }
+    Outcome { hash: world.hash(), counts: world.counts.clone(), simulated: world.now(), violation }
 }
 
 /// Runs one seed twice and compares.
@@ -272,7 +267,8 @@ impl Simulation {
         let busy = self.world.hosts.iter().filter(|host| !host.disk.is_idle()).count();
         if busy > 0 || self.world.hints() > 0 {
             let hints = self.world.hints();
-            return self.fail(&quiet::THIS, format!("{busy} disks still write, {hints} hints are left"));
+            return self
+                .fail(&quiet::THIS, format!("{busy} disks still write, {hints} hints are left"));
         }
         Ok(())
     }
@@ -296,7 +292,9 @@ impl Simulation {
             if attempt == READ_ATTEMPTS_MAX {
                 return self.fail(
                     &quiet::THIS,
-                    format!("a read of key {key} at r=n fails {attempt} times after healing: {why}"),
+                    format!(
+                        "a read of key {key} at r=n fails {attempt} times after healing: {why}"
+                    ),
                 );
             }
             self.run_for(3 * SECOND)?;

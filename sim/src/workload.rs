@@ -115,10 +115,7 @@ impl Simulation {
     ) {
         let observed = seen.as_ref().map(|seen| seen.values.clone()).unwrap_or_default();
         let op = self.history.begin(key, delete, observed, named);
-        let mut put = Put::new(
-            self.keys[key].name.clone(),
-            History::value(op, self.plan.filling),
-        );
+        let mut put = Put::new(self.keys[key].name.clone(), History::value(op, self.plan.filling));
         put.context = seen.map(|seen| seen.context);
         if delete {
             put.value = None;
@@ -225,7 +222,8 @@ impl Simulation {
     /// An answer, or the loss of the connection.
     pub(crate) fn on_reply(&mut self, reply: ClientReply) {
         let Some(sent) = self.sent.remove(&reply.id) else { return };
-        let waiting = sent.client.filter(|&client| self.clients[client].waits_for == Some(reply.id));
+        let waiting =
+            sent.client.filter(|&client| self.clients[client].waits_for == Some(reply.id));
         let certain = match reply.result {
             None => {
                 self.world.counts.add(Group::Outcomes, "connections lost", 1);
@@ -297,14 +295,17 @@ impl Simulation {
             }
         };
         let Some(shown) = self.identify(key, &values) else { return true };
-        if let Err((rule, sentence)) = read_your_writes::check(&self.history, asked, &shown, absent) {
+        if let Err((rule, sentence)) = read_your_writes::check(&self.history, asked, &shown, absent)
+        {
             self.world.break_rule(rule, sentence);
         }
         // Before the first write, the founder's word that the cluster is empty is enough.
         if receipt.n > 0 {
             let (object, owners) = (&self.keys[key].object, &self.keys[key].owners);
             let (r, pr) = (asked.r, asked.pr);
-            if let Err(sentence) = informative::check(&self.world, object, owners, (r, pr), &receipt) {
+            if let Err(sentence) =
+                informative::check(&self.world, object, owners, (r, pr), &receipt)
+            {
                 self.world.break_rule(&informative::THIS, sentence);
             }
         }

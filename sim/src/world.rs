@@ -194,10 +194,10 @@ impl World {
             self.start(host);
         }
         let everybody = self.hosts.len();
-        let admitted = |world: &Self| {
-            world.views().iter().all(|view| view.members.len() == everybody)
-        };
-        self.run_until(SET_UP_MAX, admitted).map_err(|late| late.of("the members to be admitted"))?;
+        let admitted =
+            |world: &Self| world.views().iter().all(|view| view.members.len() == everybody);
+        self.run_until(SET_UP_MAX, admitted)
+            .map_err(|late| late.of("the members to be admitted"))?;
         let patch = quorate_core::BucketPatch { n_val: Some(n_val), ..Default::default() };
         let id = self.request(0, Request::SetBucket { bucket: bucket.clone(), patch: Some(patch) });
         let answered = |world: &Self| world.replies.iter().any(|reply| reply.id == id);
@@ -284,7 +284,8 @@ impl World {
         self.last_request += 1;
         let id = RequestId(self.last_request);
         let said = format!("{request:?}");
-        self.trace.event(self.now, "request", host, &[said.as_bytes()], || format!("{id:?} {said}"));
+        self.trace
+            .event(self.now, "request", host, &[said.as_bytes()], || format!("{id:?} {said}"));
         self.hosts[host].open.insert(id, self.now);
         self.tell(host, Input::Request { id, request });
         id
@@ -514,7 +515,10 @@ impl World {
             format!("{id:?} {said}")
         });
         if self.hosts[at].open.remove(&id).is_none() {
-            self.break_rule(&answered::THIS, format!("n{at} answered {id:?} a second time: {said}"));
+            self.break_rule(
+                &answered::THIS,
+                format!("n{at} answered {id:?} a second time: {said}"),
+            );
         }
         self.replies.push(ClientReply { id, host: at, result: Some(result) });
     }
@@ -599,10 +603,7 @@ impl World {
     }
 
     fn clocks(&self, at: HostIndex) -> Now {
-        Now {
-            monotonic: Instant(self.now),
-            wall: WallTime(EPOCH + self.now + self.hosts[at].skew),
-        }
+        Now { monotonic: Instant(self.now), wall: WallTime(EPOCH + self.now + self.hosts[at].skew) }
     }
 
     fn check_forgot(&mut self, at: HostIndex, forgot: Option<String>) {

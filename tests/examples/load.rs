@@ -14,20 +14,24 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const NODES: usize = 3;
-const KEYS: u64 = 10_000;
 
 fn main() -> anyhow::Result<()> {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u64>());
     let mut number = |default| numbers.next().unwrap_or(Ok(default));
     let (seconds, connections, bytes) = (number(10)?, number(50)?, number(100)?);
     let nodes = start()?;
-    println!("{NODES} nodes, {connections} connections, {bytes}-byte values, {KEYS} keys, R=W=2, {seconds} s each");
+    println!(
+        "{NODES} nodes, {connections} connections, {bytes}-byte values, R=W=2, {seconds} s each"
+    );
+    // Every put makes an object of its own; gets read those.
+    let written = AtomicU64::new(0);
     for phase in [Phase::Put, Phase::Get, Phase::Mixed] {
-        measure(&nodes, phase, Duration::from_secs(seconds), connections as usize, bytes as usize)?;
+        let span = Duration::from_secs(seconds);
+        measure(&nodes, phase, span, connections as usize, bytes as usize, &written)?;
     }
     Ok(())
 }
@@ -102,6 +106,7 @@ fn measure(
     span: Duration,
     connections: usize,
     bytes: usize,
+    written: &AtomicU64,
 ) -> anyhow::Result<()> {
     let stop = AtomicBool::new(false);
     let cpu_before = cpu(nodes)?;
@@ -110,7 +115,7 @@ fn measure(
         let workers: Vec<_> = (0..connections)
             .map(|worker| {
                 let (stop, address) = (&stop, &nodes[worker % nodes.len()].address);
-                scope.spawn(move || run(address, phase, worker as u64, bytes, stop))
+                scope.spawn(move || run(address, phase, worker as u64, bytes, stop, written))
             })
             .collect();
         std::thread::sleep(span);
@@ -141,6 +146,7 @@ fn run(
     worker: u64,
     bytes: usize,
     stop: &AtomicBool,
+    written: &AtomicU64,
 ) -> anyhow::Result<Vec<u64>> {
     let mut client = Client::connect(address)?;
     let mut random = worker.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -150,12 +156,17 @@ fn run(
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let path = format!("/buckets/load/keys/{}", random % KEYS);
         let writes = match phase {
             Phase::Put => true,
             Phase::Get => false,
             Phase::Mixed => random >> 63 == 0,
         };
+        let key = if writes {
+            written.fetch_add(1, Ordering::Relaxed)
+        } else {
+            random % written.load(Ordering::Relaxed).max(1)
+        };
+        let path = format!("/buckets/load/keys/{key}");
         let started = Instant::now();
         let (status, body) = if writes {
             client.send("PUT", &path, &value)?

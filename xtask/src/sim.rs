@@ -67,7 +67,12 @@ pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     if let Some(seed) = args.seed {
         return run_one(seed, args);
     }
-    println!("sim: seeds {}..{}, each twice, on {} cores", args.from, args.from + args.seeds, cores());
+    println!(
+        "sim: seeds {}..{}, each twice, on {} cores",
+        args.from,
+        args.from + args.seeds,
+        cores()
+    );
     let mutant = args.mutant.map(|named| named.1);
     let batch = run_batch(args.from, args.seeds, mutant, true, args.keep_going)?;
     println!("{}", batch.counts);
@@ -113,7 +118,11 @@ fn run_mutants(args: &SimArgs) -> anyhow::Result<()> {
     println!("{:<20} {:>6}  caught by", "mutant", "seed");
     let mut missed = Vec::new();
     for (name, mutant) in Mutant::ALL {
-        match run_batch(args.from, MUTANT_SEEDS, Some(mutant), false, false)?.failed.into_iter().next() {
+        match run_batch(args.from, MUTANT_SEEDS, Some(mutant), false, false)?
+            .failed
+            .into_iter()
+            .next()
+        {
             Some((seed, violation)) => println!("{name:<20} {seed:>6}  {}", violation.invariant),
             None => {
                 println!("{name:<20} {:>6}  nothing in {MUTANT_SEEDS} seeds", "-");
@@ -160,7 +169,8 @@ fn run_batch(
                 break;
             }
             // A mutant's first run tells enough.
-            let outcome = if show { run_twice(seed, mutant) } else { run_seed(seed, mutant, false) };
+            let outcome =
+                if show { run_twice(seed, mutant) } else { run_seed(seed, mutant, false) };
             if outcome.violation.is_some() && !keep_going {
                 stop.store(true, Ordering::Relaxed);
             }
