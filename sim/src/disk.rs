@@ -147,8 +147,11 @@ impl Disk {
                     && let Some(((_, key), record)) = records.next()
                 {
                     bytes += key.len() + record.value.len();
-                    let value =
-                        if record.corrupt { Err(StoreError::Corrupt) } else { Ok(record.value.clone()) };
+                    let value = if record.corrupt {
+                        Err(StoreError::Corrupt)
+                    } else {
+                        Ok(record.value.clone())
+                    };
                     entries.push((key.clone(), value));
                 }
                 Ok(StoreReply::Page { entries, more: records.peek().is_some(), as_of })

@@ -112,17 +112,20 @@ impl Simulation {
         if self.world.hosts[owner].disk.corrupt(&object) {
             self.world.counts.add(Group::Faults, "damaged records", 1);
             let content = [key as u8];
-            self.world.trace.event(self.world.now(), "damage", owner, &[&content], || {
-                format!("key {key}")
-            });
+            self.world
+                .trace
+                .event(self.world.now(), "damage", owner, &[&content], || format!("key {key}"));
             self.note_damage(key);
         }
     }
 
     /// How long a fault lasts: moments, seconds, or long enough for everybody to notice.
     fn span(&mut self) -> u64 {
-        let (low, high) =
-            self.rng_faults.pick(&[(1_000, 200_000), (SECOND / 2, 5 * SECOND), (5 * SECOND, 30 * SECOND)]);
+        let (low, high) = self.rng_faults.pick(&[
+            (1_000, 200_000),
+            (SECOND / 2, 5 * SECOND),
+            (5 * SECOND, 30 * SECOND),
+        ]);
         self.rng_faults.range(low, high)
     }
 }

@@ -11,9 +11,9 @@ impl Rng {
     /// The stream of `seed` for the purpose called `name`.
     pub fn stream(seed: u64, name: &str) -> Self {
         // FNV-1a keeps the streams of different names apart; one step mixes in the seed.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+        });
         let mut rng = Self(seed ^ hash);
         let start = rng.draw();
         Self(start)

@@ -18,7 +18,7 @@ use crate::rng::Rng;
 use crate::workload::{Client, Sent};
 use crate::world::{SECOND, World};
 use bytes::Bytes;
-use quorate_core::{ClaimMember, Key, Mutant, Put, RequestId, Ring};
+use quorate_core::{Key, Mutant, Put, RequestId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -55,12 +55,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, print: bool) -> Outcome {
             at: world.now(),
         }),
     };
-    Outcome {
-        hash: world.hash(),
-        counts: world.counts.clone(),
-        simulated: world.now(),
-        violation,
-    }
+    Outcome { hash: world.hash(), counts: world.counts.clone(), simulated: world.now(), violation }
 }
 
 /// Runs one seed twice and compares.
@@ -186,18 +181,11 @@ impl Simulation {
     }
 
     fn name_keys(&self) -> Vec<KnownKey> {
-        let members = self.plan.world.members.iter().enumerate().map(|(at, member)| {
-            let claim = ClaimMember { weight: member.weight, zone: member.zone.clone() };
-            (self.world.node_id(at), claim)
-        });
         let partitions = self.world.partitions();
-        let ring = Ring::new(&members.collect(), partitions);
         (0..self.plan.keys)
             .map(|key| {
                 let name = Key::new(BUCKET, format!("key {key:02}")).expect("short and not empty");
-                let list = ring.preference_list(name.token().partition(partitions));
-                let owners = list.iter().take(usize::from(self.n));
-                let owners = owners.filter_map(|&id| self.world.host_of(id)).collect();
+                let owners = self.world.owners(&name, self.n);
                 KnownKey { object: object_key(&name, partitions), name, owners }
             })
             .collect()
@@ -272,7 +260,8 @@ impl Simulation {
         let busy = self.world.hosts.iter().filter(|host| !host.disk.is_idle()).count();
         if busy > 0 || self.world.hints() > 0 {
             let hints = self.world.hints();
-            return self.fail(&quiet::THIS, format!("{busy} disks still write, {hints} hints are left"));
+            return self
+                .fail(&quiet::THIS, format!("{busy} disks still write, {hints} hints are left"));
         }
         Ok(())
     }
@@ -296,7 +285,9 @@ impl Simulation {
             if attempt == READ_ATTEMPTS_MAX {
                 return self.fail(
                     &quiet::THIS,
-                    format!("a read of key {key} at r=n fails {attempt} times after healing: {why}"),
+                    format!(
+                        "a read of key {key} at r=n fails {attempt} times after healing: {why}"
+                    ),
                 );
             }
             self.run_for(3 * SECOND)?;

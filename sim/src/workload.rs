@@ -24,6 +24,9 @@ pub(crate) struct Seen {
     values: Vec<Shown>,
 }
 
+/// The longest a client waits after an error, in microseconds.
+const BACK_OFF_MAX: u64 = 400_000;
+
 /// One client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Client {
@@ -115,10 +118,7 @@ impl Simulation {
     ) {
         let observed = seen.as_ref().map(|seen| seen.values.clone()).unwrap_or_default();
         let op = self.history.begin(key, delete, observed, named);
-        let mut put = Put::new(
-            self.keys[key].name.clone(),
-            History::value(op, self.plan.filling),
-        );
+        let mut put = Put::new(self.keys[key].name.clone(), History::value(op, self.plan.filling));
         put.context = seen.map(|seen| seen.context);
         if delete {
             put.value = None;
@@ -185,14 +185,18 @@ impl Simulation {
             && let Some(sent) = self.sent.get(&id).cloned()
         {
             self.world.counts.add(Group::Outcomes, "given up by the client", 1);
-            self.go_on(client, &sent, false);
+            self.go_on(client, &sent, false, false);
         }
     }
 
     /// The client goes on: tries its write again, or thinks and does something else.
-    fn go_on(&mut self, client: usize, sent: &Sent, certain: bool) {
+    fn go_on(&mut self, client: usize, sent: &Sent, certain: bool, pleased: bool) {
         self.clients[client].waits_for = None;
-        let think = self.rng_clients.below(self.plan.think_max);
+        let mut think = self.rng_clients.below(self.plan.think_max);
+        if !pleased {
+            // Without this, an outage would eat all operations in no time.
+            think += self.rng_clients.below(BACK_OFF_MAX);
+        }
         let retry = !certain && self.rng_clients.per_mille(self.plan.mix.retries);
         match &sent.what {
             What::Write(op, asked, put) if retry && self.history.op(*op).attempts < 5 => {
@@ -225,7 +229,9 @@ impl Simulation {
     /// An answer, or the loss of the connection.
     pub(crate) fn on_reply(&mut self, reply: ClientReply) {
         let Some(sent) = self.sent.remove(&reply.id) else { return };
-        let waiting = sent.client.filter(|&client| self.clients[client].waits_for == Some(reply.id));
+        let waiting =
+            sent.client.filter(|&client| self.clients[client].waits_for == Some(reply.id));
+        let pleased = matches!(reply.result, Some(Ok(_)));
         let certain = match reply.result {
             None => {
                 self.world.counts.add(Group::Outcomes, "connections lost", 1);
@@ -247,7 +253,7 @@ impl Simulation {
             }
         };
         if let Some(client) = waiting {
-            self.go_on(client, &sent, certain);
+            self.go_on(client, &sent, certain, pleased);
         }
     }
 
@@ -297,14 +303,17 @@ impl Simulation {
             }
         };
         let Some(shown) = self.identify(key, &values) else { return true };
-        if let Err((rule, sentence)) = read_your_writes::check(&self.history, asked, &shown, absent) {
+        if let Err((rule, sentence)) = read_your_writes::check(&self.history, asked, &shown, absent)
+        {
             self.world.break_rule(rule, sentence);
         }
         // Before the first write, the founder's word that the cluster is empty is enough.
         if receipt.n > 0 {
             let (object, owners) = (&self.keys[key].object, &self.keys[key].owners);
             let (r, pr) = (asked.r, asked.pr);
-            if let Err(sentence) = informative::check(&self.world, object, owners, (r, pr), &receipt) {
+            if let Err(sentence) =
+                informative::check(&self.world, object, owners, (r, pr), &receipt)
+            {
                 self.world.break_rule(&informative::THIS, sentence);
             }
         }

@@ -12,8 +12,8 @@ use crate::rng::Rng;
 use crate::trace::{Trace, answer_bytes, command_bytes};
 use bytes::Bytes;
 use quorate_core::{
-    Boot, Config, Event, Found, Input, Instant, MemberConfig, Node, NodeId, NodeView, Now, OpId,
-    Output, Reply, Request, RequestError, RequestId, Run, Space, WallTime, codec,
+    Boot, ClaimMember, Config, Event, Found, Input, Instant, MemberConfig, Node, NodeId, NodeView,
+    Now, OpId, Output, Reply, Request, RequestError, RequestId, Ring, Run, Space, WallTime, codec,
 };
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -194,10 +194,10 @@ impl World {
             self.start(host);
         }
         let everybody = self.hosts.len();
-        let admitted = |world: &Self| {
-            world.views().iter().all(|view| view.members.len() == everybody)
-        };
-        self.run_until(SET_UP_MAX, admitted).map_err(|late| late.of("the members to be admitted"))?;
+        let admitted =
+            |world: &Self| world.views().iter().all(|view| view.members.len() == everybody);
+        self.run_until(SET_UP_MAX, admitted)
+            .map_err(|late| late.of("the members to be admitted"))?;
         let patch = quorate_core::BucketPatch { n_val: Some(n_val), ..Default::default() };
         let id = self.request(0, Request::SetBucket { bucket: bucket.clone(), patch: Some(patch) });
         let answered = |world: &Self| world.replies.iter().any(|reply| reply.id == id);
@@ -238,12 +238,8 @@ impl World {
     pub fn partitions(&self) -> u32 {
         self.plan.partitions
     }
-    /// A host's identity.
-    pub fn node_id(&self, host: HostIndex) -> NodeId {
-        self.hosts[host].id
-    }
     /// The host with an identity.
-    pub fn host_of(&self, id: NodeId) -> Option<HostIndex> {
+    pub(crate) fn host_of(&self, id: NodeId) -> Option<HostIndex> {
         self.by_id.get(&id).copied()
     }
     /// Is a host running?
@@ -284,10 +280,39 @@ impl World {
         self.last_request += 1;
         let id = RequestId(self.last_request);
         let said = format!("{request:?}");
-        self.trace.event(self.now, "request", host, &[said.as_bytes()], || format!("{id:?} {said}"));
+        self.trace
+            .event(self.now, "request", host, &[said.as_bytes()], || format!("{id:?} {said}"));
         self.hosts[host].open.insert(id, self.now);
         self.tell(host, Input::Request { id, request });
         id
+    }
+
+    /// Asks a host that is up and lets time pass until its answer; `None`: it never comes.
+    pub fn ask(
+        &mut self,
+        host: HostIndex,
+        request: Request,
+    ) -> Option<Result<Reply, RequestError>> {
+        let id = self.request(host, request);
+        loop {
+            if let Some(at) = self.replies.iter().position(|reply| reply.id == id) {
+                return self.replies.remove(at).result;
+            }
+            if !self.step() {
+                return None;
+            }
+        }
+    }
+
+    /// The owners of a key of a bucket with this N, in order of preference.
+    pub fn owners(&self, key: &quorate_core::Key, n_val: u8) -> Vec<HostIndex> {
+        let members = self.hosts.iter().map(|host| {
+            let claim = ClaimMember { weight: host.member.weight, zone: host.member.zone.clone() };
+            (host.id, claim)
+        });
+        let ring = Ring::new(&members.collect(), self.plan.partitions);
+        let list = ring.preference_list(key.token().partition(self.plan.partitions));
+        list.iter().take(usize::from(n_val)).filter_map(|&id| self.host_of(id)).collect()
     }
 
     /// Starts a host that is off: a new run on the disk as it is.
@@ -514,7 +539,10 @@ impl World {
             format!("{id:?} {said}")
         });
         if self.hosts[at].open.remove(&id).is_none() {
-            self.break_rule(&answered::THIS, format!("n{at} answered {id:?} a second time: {said}"));
+            self.break_rule(
+                &answered::THIS,
+                format!("n{at} answered {id:?} a second time: {said}"),
+            );
         }
         self.replies.push(ClientReply { id, host: at, result: Some(result) });
     }
@@ -599,10 +627,7 @@ impl World {
     }
 
     fn clocks(&self, at: HostIndex) -> Now {
-        Now {
-            monotonic: Instant(self.now),
-            wall: WallTime(EPOCH + self.now + self.hosts[at].skew),
-        }
+        Now { monotonic: Instant(self.now), wall: WallTime(EPOCH + self.now + self.hosts[at].skew) }
     }
 
     fn check_forgot(&mut self, at: HostIndex, forgot: Option<String>) {

@@ -51,7 +51,7 @@ fn parse_mutant(text: &str) -> Result<NamedMutant, String> {
 }
 
 /// Seeds that each mutant has to be caught in.
-const MUTANT_SEEDS: u64 = 400;
+const MUTANT_SEEDS: u64 = 200;
 
 /// Runs the command.
 pub fn run(args: &SimArgs) -> anyhow::Result<()> {
@@ -67,7 +67,12 @@ pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     if let Some(seed) = args.seed {
         return run_one(seed, args);
     }
-    println!("sim: seeds {}..{}, each twice, on {} cores", args.from, args.from + args.seeds, cores());
+    println!(
+        "sim: seeds {}..{}, each twice, on {} cores",
+        args.from,
+        args.from + args.seeds,
+        cores()
+    );
     let mutant = args.mutant.map(|named| named.1);
     let batch = run_batch(args.from, args.seeds, mutant, true, args.keep_going)?;
     println!("{}", batch.counts);
@@ -109,16 +114,30 @@ fn run_one(seed: u64, args: &SimArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Runs each mutant over many seeds. A seed that fails without the mutant too proves nothing.
 fn run_mutants(args: &SimArgs) -> anyhow::Result<()> {
-    println!("{:<20} {:>6}  caught by", "mutant", "seed");
+    println!("each mutant in seeds {}..{}", args.from, args.from + MUTANT_SEEDS);
+    println!("{:<18} {:>10} {:>6}  caught by", "mutant", "first seed", "seeds");
     let mut missed = Vec::new();
     for (name, mutant) in Mutant::ALL {
-        match run_batch(args.from, MUTANT_SEEDS, Some(mutant), false, false)?.failed.into_iter().next() {
-            Some((seed, violation)) => println!("{name:<20} {seed:>6}  {}", violation.invariant),
-            None => {
-                println!("{name:<20} {:>6}  nothing in {MUTANT_SEEDS} seeds", "-");
-                missed.push(name);
-            }
+        let failed = run_batch(args.from, MUTANT_SEEDS, Some(mutant), false, true)?.failed;
+        if let Some((seed, _)) = failed.first()
+            && let Some(violation) = run_seed(*seed, None, false).violation
+        {
+            fail(*seed, &violation, None)?;
+        }
+        let mut by_rule: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (seed, violation) in &failed {
+            by_rule.entry(violation.invariant).or_insert((*seed, 0)).1 += 1;
+        }
+        let mut rows: Vec<_> = by_rule.into_iter().collect();
+        rows.sort_by_key(|(_, (first, _))| *first);
+        for (rule, (first, seeds)) in rows {
+            println!("{name:<18} {first:>10} {seeds:>6}  {rule}");
+        }
+        if failed.is_empty() {
+            println!("{name:<18} {:>10} {:>6}  nothing", "-", 0);
+            missed.push(name);
         }
     }
     if missed.is_empty() {
@@ -160,7 +179,8 @@ fn run_batch(
                 break;
             }
             // A mutant's first run tells enough.
-            let outcome = if show { run_twice(seed, mutant) } else { run_seed(seed, mutant, false) };
+            let outcome =
+                if show { run_twice(seed, mutant) } else { run_seed(seed, mutant, false) };
             if outcome.violation.is_some() && !keep_going {
                 stop.store(true, Ordering::Relaxed);
             }

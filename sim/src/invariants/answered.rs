@@ -15,6 +15,10 @@ const SLACK: u64 = 2 * SECOND;
 /// What is wrong with an answer that took so long, if anything.
 pub(crate) fn late(elapsed: u64, timeout: u64) -> Option<String> {
     (elapsed > timeout + SLACK).then(|| {
-        format!("an answer took {} ms and the client had given {} ms", elapsed / 1_000, timeout / 1_000)
+        format!(
+            "an answer took {} ms and the client had given {} ms",
+            elapsed / 1_000,
+            timeout / 1_000
+        )
     })
 }

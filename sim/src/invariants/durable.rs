@@ -56,13 +56,7 @@ pub(crate) fn check(
 
 /// Was the write ever durable here? A delete has no name of its own: it is there where all that it
 /// had seen is known and nothing of it is left.
-fn holds(
-    world: &World,
-    at: HostIndex,
-    object: &Bytes,
-    write: &WriteOp,
-    dot: Option<Dot>,
-) -> bool {
+fn holds(world: &World, at: HostIndex, object: &Bytes, write: &WriteOp, dot: Option<Dot>) -> bool {
     let ledger = &world.hosts[at].disk.ledger;
     match dot {
         Some(dot) => ledger.ever_held(object, dot),

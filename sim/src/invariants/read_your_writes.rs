@@ -36,19 +36,25 @@ pub(crate) fn check(
             .filter(|&op| !history.op(op).destroyed)
     };
     if absent && let Some(op) = overlap(asked.r).find(|&op| !history.op(op).delete) {
-        return Err((&THIS, format!(
-            "key {} was absent for a read at r={} although write {op} had been acknowledged by enough owners",
-            asked.key, asked.r
-        )));
+        return Err((
+            &THIS,
+            format!(
+                "key {} was absent for a read at r={} although write {op} had been acknowledged by enough owners",
+                asked.key, asked.r
+            ),
+        ));
     }
     let present: BTreeSet<_> = shown.iter().map(|&(op, _)| op).collect();
     let mut memo = BTreeMap::new();
     for op in overlap(asked.pr).filter(|&op| !history.op(op).delete) {
         if !history.accounted(op, &present, &mut memo) {
-            return Err((&THIS, format!(
-                "a read of key {} at pr={} shows {present:?}: write {op}, acknowledged before by enough owners, is missing",
-                asked.key, asked.pr
-            )));
+            return Err((
+                &THIS,
+                format!(
+                    "a read of key {} at pr={} shows {present:?}: write {op}, acknowledged before by enough owners, is missing",
+                    asked.key, asked.pr
+                ),
+            ));
         }
     }
     resurrected::check(history, asked.key, shown, overlap(asked.pr))

@@ -21,9 +21,10 @@ pub(crate) fn check(
         if write.destroyed {
             continue;
         }
-        let mut back = write.observed.iter().filter(|seen| {
-            shown.iter().any(|again| history.is_same(**seen, *again))
-        });
+        let mut back = write
+            .observed
+            .iter()
+            .filter(|seen| shown.iter().any(|again| history.is_same(**seen, *again)));
         if let Some((value, dot)) = back.next() {
             return Err(format!(
                 "value {value} of key {key} ({dot:?}) shows although {} {by} had seen it and was acknowledged",
