@@ -1,4 +1,5 @@
 //! Whom and what a node refuses on its peer port, over real sockets, and that it says why.
+#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
 
 mod peers_common;
 
