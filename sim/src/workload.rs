@@ -102,9 +102,9 @@ impl Simulation {
         (get.r, get.pr, get.sloppy) = (Some(Need::All), Some(Need::All), false);
         let promises = self.history.key(key).promises.len();
         let asked = ReadAsked { key, n, r: n, pr: n, promises };
-        let acked = self.history.key(key).acked.len();
+        let before = self.history.key(key).acked.len();
         self.world.counts.add(Group::Operations, "final reads", 1);
-        self.send(None, host, key, Request::Get(get), What::FinalRead(asked, acked));
+        self.send(None, host, key, Request::Get(get), What::FinalRead(asked, before));
     }
 
     fn write(
@@ -245,8 +245,8 @@ impl Simulation {
                 self.count(&result);
                 match &sent.what {
                     What::Read(asked) => self.on_read(&sent, *asked, None, result),
-                    What::FinalRead(asked, acked) => {
-                        self.on_read(&sent, *asked, Some(*acked), result)
+                    What::FinalRead(asked, before) => {
+                        self.on_read(&sent, *asked, Some(*before), result)
                     }
                     What::Write(op, asked, _) => self.on_written(&sent, *op, *asked, result),
                 }

@@ -1,5 +1,7 @@
 //! Directed scenarios of the paper, each on a healthy world with one thing gone wrong.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use bytes::Bytes;
 use quorate_core::{Get, Key, Need, Object, Put, Receipt, Reply, Request, RequestError, WriteId};
 use quorate_sim::{HostIndex, SECOND, World, WorldPlan};

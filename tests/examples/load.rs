@@ -25,7 +25,9 @@ fn main() -> anyhow::Result<()> {
     let mut number = |default| numbers.next().unwrap_or(Ok(default));
     let (seconds, connections, bytes) = (number(10)?, number(50)?, number(100)?);
     let nodes = start()?;
-    println!("{NODES} nodes, {connections} connections, {bytes}-byte values, {KEYS} keys, R=W=2, {seconds} s each");
+    println!(
+        "{NODES} nodes, {connections} connections, {bytes}-byte values, {KEYS} keys, R=W=2, {seconds} s each"
+    );
     for phase in [Phase::Put, Phase::Get, Phase::Mixed] {
         measure(&nodes, phase, Duration::from_secs(seconds), connections as usize, bytes as usize)?;
     }
