@@ -58,18 +58,15 @@ pub(crate) fn check(
 /// had seen is known and nothing of it is left.
 fn holds(world: &World, at: HostIndex, object: &Bytes, write: &WriteOp, dot: Option<Dot>) -> bool {
     let ledger = &world.hosts[at].disk.ledger;
-    match dot {
-        Some(dot) => ledger.ever_held(object, dot),
-        None => {
-            let records = records(world, at, object);
-            let left = |record: &Siblings| {
-                record.values().any(|(dot, _)| write.observed.iter().any(|&(_, seen)| seen == dot))
-            };
-            write.observed.iter().all(|&(_, seen)| ledger.ever_held(object, seen))
-                && (records.iter().any(|record| knows(record, write, None))
-                    || !records.iter().any(left))
-        }
+    if let Some(dot) = dot {
+        return ledger.ever_held(object, dot);
     }
+    let records = records(world, at, object);
+    let left = |record: &Siblings| {
+        record.values().any(|(dot, _)| write.observed.iter().any(|&(_, seen)| seen == dot))
+    };
+    write.observed.iter().all(|&(_, seen)| ledger.ever_held(object, seen))
+        && (records.iter().any(|record| knows(record, write, None)) || !records.iter().any(left))
 }
 
 /// Has this record taken in the write?
