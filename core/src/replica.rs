@@ -14,7 +14,7 @@ use crate::node::{Node, Then, read_value};
 use crate::record::{HintRecord, ObjectRecord, decode_record, encode_record, hint_key, object_key};
 use crate::repair::Repairs;
 use crate::siblings::Siblings;
-use crate::version::Dot;
+use crate::version::{Dot, VersionVector};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -130,20 +130,24 @@ impl Replica {
 
 impl Actors {
     /// The dot of an owner's next write, on an object whose context is known.
-    fn owner_dot(&mut self, object: &Siblings) -> Dot {
+    fn owner_dot(&mut self, object: &Siblings, context: &VersionVector) -> Dot {
         // The context of a client or a peer cannot know more of our actor than we do; if it does
         // all the same, we have forgotten something.
-        if object.context().get(self.owner) > self.counter {
+        let known = object.context().get(self.owner).max(context.get(self.owner));
+        if known > self.counter {
             self.rotate();
         }
         self.counter += 1;
         Dot(self.owner, self.counter)
     }
     /// The dot of a fallback's next write, under the actor that lives with its hint.
-    fn hint_dot(&mut self, hint: &HintRecord) -> Dot {
+    fn hint_dot(&mut self, hint: &HintRecord, context: &VersionVector) -> Dot {
         let Actor(run, _) = self.owner;
-        let actor = hint.actor.filter(|actor| actor.0 == run && actor.1 >= self.trusted_from);
-        let actor = actor.unwrap_or_else(|| self.fresh());
+        let named = |actor: Actor| hint.siblings.context().get(actor);
+        let trusted = |actor: &Actor| {
+            actor.0 == run && actor.1 >= self.trusted_from && context.get(*actor) <= named(*actor)
+        };
+        let actor = hint.actor.filter(trusted).unwrap_or_else(|| self.fresh());
         Dot(actor, hint.siblings.context().get(actor) + 1)
     }
     fn fresh(&mut self) -> Actor {
@@ -538,7 +542,7 @@ impl Node {
                     not(feature = "mutants"),
                     expect(unused_mut, reason = "a mutant changes it")
                 )]
-                let mut dot = self.replica.actors.owner_dot(&siblings);
+                let mut dot = self.replica.actors.owner_dot(&siblings, &context);
                 #[cfg(feature = "mutants")]
                 if self.mutant(crate::config::Mutant::ForgetfulActor) {
                     let actor = Actor(Run(self.me.0), 0);
@@ -594,7 +598,7 @@ impl Node {
         match self.active_work(queue_key) {
             Some(Work::Update(op)) => {
                 let context = self.update_context(op, &hint.siblings);
-                let dot = self.replica.actors.hint_dot(&hint);
+                let dot = self.replica.actors.hint_dot(&hint, &context);
                 let Some(updated) = self.update(op, hint.siblings, &context, dot) else {
                     return self.finish(queue_key);
                 };
