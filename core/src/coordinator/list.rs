@@ -35,6 +35,8 @@ pub(super) struct ListOp {
     waiting: BTreeMap<NodeId, Option<Seq>>,
     answers: Vec<Page>,
     needed: usize,
+    /// How many partitions were asked for: this node's own page may come too late for its own.
+    rounds: u32,
 }
 
 /// The keys of one owner's answer, and where it ended if there are more.
@@ -45,8 +47,8 @@ type Page = (Vec<Bytes>, Option<Bytes>);
 pub(crate) enum KeysFor {
     /// A peer that coordinates a listing.
     Peer(NodeId, Re, usize),
-    /// A listing that this node coordinates.
-    Operation(u64, usize),
+    /// A listing that this node coordinates, in one of its rounds.
+    Operation(u64, u32, usize),
 }
 
 impl ListOp {
@@ -85,6 +87,7 @@ impl Node {
             waiting: BTreeMap::new(),
             answers: Vec::new(),
             needed: 0,
+            rounds: 0,
         }));
         self.list_partition(op);
     }
@@ -99,6 +102,8 @@ impl Node {
     /// Asks the owners of the partition that the cursor stands in.
     fn list_partition(&mut self, op: u64) {
         let Some(list) = self.list_op(op) else { return };
+        list.rounds += 1;
+        let round = list.rounds;
         let (bucket, cursor) = (list.list.bucket.clone(), list.cursor.clone());
         let limit = (list.limit - list.keys.len()) as u32;
         let owners = self.owners_of(cursor.partition, &bucket);
@@ -108,7 +113,7 @@ impl Node {
             if owner == self.me {
                 if self.vouches_for_keys(&owners) {
                     waiting.insert(owner, None);
-                    let reader = KeysFor::Operation(op, limit as usize);
+                    let reader = KeysFor::Operation(op, round, limit as usize);
                     self.scan_keys(cursor.partition, &bucket, cursor.after.as_ref(), limit, reader);
                 }
             } else if self.detector.healthy(owner) {
@@ -135,11 +140,12 @@ impl Node {
 
     pub(crate) fn on_list_reply(&mut self, op: u64, from: NodeId, answer: Result<Page, Nack>) {
         let Some(list) = self.list_op(op) else { return };
-        if list.waiting.remove(&from).is_none() {
-            return;
-        }
+        let Some(seq) = list.waiting.remove(&from) else { return };
         if let Ok(page) = answer {
             list.answers.push(page);
+        }
+        if let Some(seq) = seq {
+            self.forget_question(seq);
         }
         self.settle_list(op);
     }
@@ -279,15 +285,20 @@ impl Node {
         reader: KeysFor,
         result: Result<StoreReply, StoreError>,
     ) {
+        if let KeysFor::Operation(op, round, _) = reader
+            && self.list_op(op).is_none_or(|list| list.rounds != round)
+        {
+            return;
+        }
         let Ok(StoreReply::Page { entries, more, .. }) = result else {
             return match reader {
                 KeysFor::Peer(to, re, _) => {
                     self.send(to, Body::Nack { re, reason: Nack::NotReady });
                 }
-                KeysFor::Operation(op, _) => self.on_list_reply(op, self.me, Err(Nack::NotReady)),
+                KeysFor::Operation(op, ..) => self.on_list_reply(op, self.me, Err(Nack::NotReady)),
             };
         };
-        let (KeysFor::Peer(.., limit) | KeysFor::Operation(_, limit)) = reader;
+        let (KeysFor::Peer(.., limit) | KeysFor::Operation(.., limit)) = reader;
         let through = if more || entries.len() > limit {
             entries.last().and_then(|(stored, _)| key_part(stored))
         } else {
@@ -300,7 +311,7 @@ impl Node {
             .collect();
         match reader {
             KeysFor::Peer(to, re, _) => self.send(to, Body::ListPage { re, keys, through }),
-            KeysFor::Operation(op, _) => self.on_list_reply(op, self.me, Ok((keys, through))),
+            KeysFor::Operation(op, ..) => self.on_list_reply(op, self.me, Ok((keys, through))),
         }
     }
 }

@@ -10,6 +10,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub type Disk = BTreeMap<(Space, Bytes), Bytes>;
 
+/// Which messages (from, to) do not arrive; they are kept aside.
+pub type Lose = fn(NodeId, NodeId, &Message) -> bool;
+/// Which storage commands are executed but answered only when they are released.
+pub type Hold = fn(NodeId, &StoreCommand) -> bool;
+/// Which storage commands fail, and how.
+pub type Fail = fn(NodeId, &StoreCommand) -> Option<StoreError>;
+
 /// One node with its disk and what it put out and nobody has taken yet.
 pub struct Host {
     pub node: Node,
@@ -27,6 +34,11 @@ pub struct Net {
     pub now: Now,
     pub next_request: u64,
     pub next_run: u64,
+    pub lose: Lose,
+    pub lost: Vec<(NodeId, NodeId, Message)>,
+    pub hold: Hold,
+    pub held: VecDeque<(NodeId, OpId, Result<StoreReply, StoreError>)>,
+    pub fail: Fail,
 }
 
 pub const SECRET: Secret = Secret([1, 2, 3, 4]);
@@ -104,6 +116,11 @@ impl Net {
             now: now(1),
             next_request: 0,
             next_run: 100,
+            lose: |_, _, _| false,
+            lost: vec![],
+            hold: |_, _| false,
+            held: VecDeque::new(),
+            fail: |_, _| None,
         };
         for id in 1..=n {
             let boot = boot(NodeId(id), 1_000 + id, (id == 1).then(found));
@@ -132,7 +149,15 @@ impl Net {
             match output {
                 Output::Send { to, message } => self.wire.push_back((at, to, message)),
                 Output::Store { op, command } => {
-                    let result = host.execute(op, command);
+                    let held = (self.hold)(at, &command);
+                    let result = match (self.fail)(at, &command) {
+                        Some(error) => Err(error),
+                        None => host.execute(op, command),
+                    };
+                    if held {
+                        self.held.push_back((at, op, result));
+                        continue;
+                    }
                     host.node.handle(self.now, Input::Stored { op, result });
                 }
                 Output::Reply { id, result } => host.replies.entry(id).or_default().push(result),
@@ -140,6 +165,31 @@ impl Net {
                 Output::Peer { .. } => {}
             }
         }
+    }
+
+    /// Answers the storage commands that were held, in the order in which they were executed.
+    pub fn release(&mut self) {
+        for (at, op, result) in std::mem::take(&mut self.held) {
+            self.input(at, Input::Stored { op, result });
+        }
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub fn start(&mut self, at: u64, request: Request) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.input(NodeId(at), Input::Request { id, request });
+        id
+    }
+
+    /// The answers that a request has had so far.
+    pub fn answers(&self, at: u64, id: RequestId) -> &[Result<Reply, RequestError>] {
+        self.hosts[&NodeId(at)].replies.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The owners of a key, found by who has it once it was written everywhere.
+    pub fn owners(&self, key: &Key) -> Vec<u64> {
+        self.hosts.keys().filter(|id| self.stored(**id, key).is_some()).map(|id| id.0).collect()
     }
 
     pub fn link_all(&mut self, node: NodeId) {
@@ -195,6 +245,10 @@ impl Net {
         loop {
             while let Some((from, to, message)) = self.wire.pop_front() {
                 if self.down.contains(&from) || self.down.contains(&to) {
+                    continue;
+                }
+                if (self.lose)(from, to, &message) {
+                    self.lost.push((from, to, message));
                     continue;
                 }
                 let bytes = codec::encode_message(&message);
