@@ -74,6 +74,17 @@ pub(crate) enum Saved {
     Space,
 }
 
+impl Saved {
+    /// The client that waits for it.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Staged(origin, _) => *origin,
+            Self::Bucket(origin, _) => Some(*origin),
+            Self::Merged | Self::Space => None,
+        }
+    }
+}
+
 impl Cluster {
     /// The layout known, once a member.
     pub(crate) fn layout(&self) -> Option<LayoutId> {
@@ -212,10 +223,11 @@ impl Node {
             if let Saved::Staged(..) = saved {
                 self.cluster.staged = None;
             }
-            if let Saved::Staged(Some(origin), _) | Saved::Bucket(origin, _) = saved {
+            if let Some(origin) = saved.origin() {
                 self.reply(origin, Err(RequestError::ReadOnly));
             }
-            return;
+            // Those that wait behind it are tried too: each is answered.
+            return self.stage_next();
         }
         match saved {
             Saved::Merged => {}

@@ -341,7 +341,12 @@ impl Node {
 
     /// Stops for ever: nothing that follows a storage failure can be trusted.
     pub(crate) fn stop(&mut self, reason: String) {
-        for origin in self.open_origins() {
+        let saving = self.commands.values().filter_map(|then| match then {
+            Then::Cluster(saved) => saved.origin(),
+            _ => None,
+        });
+        let waiting: Vec<_> = saving.chain(self.open_origins()).collect();
+        for origin in waiting {
             if let Origin::Client(id) = origin {
                 let result = Err(RequestError::Stopped(reason.clone()));
                 self.outputs.push_back(Output::Reply { id, result });
