@@ -199,6 +199,9 @@ impl Node {
                 let re = Re(run, seq);
                 match self.check_layout(from, layout) {
                     Ok(()) => self.on_object_message(from, re, body),
+                    Err(reason) if matches!(body, Body::Forward { .. }) => {
+                        self.refuse_forward(from, re, reason);
+                    }
                     Err(reason) => self.send(from, Body::Nack { re, reason }),
                 }
             }

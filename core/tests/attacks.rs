@@ -107,3 +107,82 @@ fn a_bucket_change_is_answered_when_the_store_fails() {
         assert!(matches!(net.answers(1, id), [Err(RequestError::Stopped(_))]), "open: {opened}");
     }
 }
+
+/// A cluster that is open, and the owners and one other node of a key.
+fn opened(n: u64, k: &Key) -> (Net, Vec<u64>, u64) {
+    let mut net = Net::cluster(n);
+    net.put(1, Put::new(k.clone(), value("0"))).unwrap();
+    net.run(Duration::from_secs(10));
+    let owners = net.owners(k);
+    assert_eq!(owners.len(), 3);
+    let other = (1..=n).find(|id| !owners.contains(id)).unwrap();
+    (net, owners, other)
+}
+
+fn blind(k: &Key, text: &str) -> Request {
+    Request::Put(Put::new(k.clone(), value(text)))
+}
+
+#[test]
+fn a_write_that_an_earlier_run_executed_is_not_executed_again_elsewhere() {
+    let k = key("k");
+    let (mut net, _, other) = opened(5, &k);
+    // The forward arrives twice: before the coordinator's crash and after it.
+    let id = net.start(other, blind(&k, "1"));
+    let at = net.wire.iter().position(|(_, _, m)| matches!(m.body, Body::Forward { .. })).unwrap();
+    let (from, to, message) = net.wire.remove(at).unwrap();
+    net.lose = |_, _, message| matches!(message.body, Body::ForwardReply { .. });
+    net.input(to, Input::Message { from, message: message.clone() });
+    net.run(Duration::from_millis(10));
+    net.hosts.get_mut(&to).unwrap().events.clear();
+    net.down.push(to);
+    net.restart(to);
+    net.input(to, Input::Message { from, message });
+    net.lose = |_, _, _| false;
+    net.run(Duration::from_secs(20));
+    let [Err(error)] = net.answers(other, id) else { panic!("{:?}", net.answers(other, id)) };
+    assert!(error.is_unknown(), "{error:?}");
+    assert_eq!(texts(&net.get(other, &k)), ["0", "1"], "executed once");
+}
+
+#[test]
+fn a_forward_that_was_refused_is_not_executed_when_it_is_repeated() {
+    let k = (0..).map(|n| key(&format!("k{n}"))).find(|k| !opened(5, k).1.contains(&1)).unwrap();
+    let mut net = Net::cluster(5);
+    // The owners hear that the cluster is open only when they have refused the forward.
+    net.lose = |_, _, message| matches!(message.body, Body::State { answer: false, .. });
+    let id = net.start(1, blind(&k, "1"));
+    let forward = net.wire.iter().find(|(_, _, m)| matches!(m.body, Body::Forward { .. })).unwrap();
+    let (from, to, message) = forward.clone();
+    let (from_again, again) = (from, message.clone());
+    net.wire.retain(|(_, _, m)| !matches!(m.body, Body::Forward { .. } | Body::State { .. }));
+    net.lose = |_, _, _| false;
+    net.input(to, Input::Message { from, message });
+    net.run(Duration::from_millis(100));
+    assert!(matches!(net.answers(1, id), [Ok(_)]));
+    net.input(to, Input::Message { from: from_again, message: again });
+    net.run(Duration::from_secs(20));
+    assert_eq!(texts(&net.get(1, &k)), ["1"]);
+}
+
+#[test]
+fn owners_that_all_lost_commits_do_not_ask_each_other_for_ever() {
+    let mut net = Net::cluster(3);
+    let k = key("k");
+    net.put(1, Put::new(k.clone(), value("v"))).unwrap();
+    net.run(Duration::from_secs(2));
+    for id in 1..=3 {
+        net.stop(NodeId(id));
+        net.restart_with(NodeId(id), |boot| boot.lost_commits = true);
+    }
+    net.run(Duration::from_secs(2));
+    net.start(1, Request::Get(Get::new(k.clone())));
+    let (mut seen, mut random) = (0, 1_usize);
+    while !net.wire.is_empty() {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (from, to, message) = net.wire.remove((random >> 33) % net.wire.len()).unwrap();
+        net.input(to, Input::Message { from, message });
+        seen += 1;
+        assert!(seen < 1_000, "they go on asking");
+    }
+}
