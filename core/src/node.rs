@@ -234,7 +234,7 @@ impl Node {
             Some(About::Repair(id)) => {
                 self.on_repair_reply(id, from, crate::message::ReadAnswer::Uninformative);
             }
-            Some(About::Hint) => self.on_hint_answer(from, re.1, answer.is_ok()),
+            Some(About::Hint) => self.on_hint_answer(from, re.1, answer),
             Some(About::Open) | None => {}
         }
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Net, context, key, texts, value};
+use common::{Net, key, texts, value};
 use quorate_core::*;
 
 /// Questions to peers that a node still remembers.
@@ -185,4 +185,95 @@ fn owners_that_all_lost_commits_do_not_ask_each_other_for_ever() {
         seen += 1;
         assert!(seen < 1_000, "they go on asking");
     }
+}
+
+fn scans_hints(at: NodeId, command: &StoreCommand) -> bool {
+    at == NodeId(1) && matches!(command, StoreCommand::Scan { space: Space::Hints, .. })
+}
+
+#[test]
+fn a_key_that_its_owner_cannot_take_does_not_keep_the_other_hints_waiting() {
+    let mut net = Net::cluster(3);
+    // With W=1 nothing proves what a damaged record held: it is not repaired.
+    let patch = BucketPatch { w: Some(Need::Count(1)), ..BucketPatch::default() };
+    let set = Request::SetBucket { bucket: "bucket".into(), patch: Some(patch) };
+    net.request(NodeId(1), set).unwrap();
+    net.run(Duration::from_secs(3));
+    let mut keys: Vec<_> = (0..100).map(|n| key(&format!("k{n}"))).collect();
+    keys.sort_by_key(|k| k.token().partition(16));
+    net.stop(NodeId(3));
+    for k in &keys {
+        net.put(1, Put::new(k.clone(), value("v"))).unwrap();
+    }
+    // More than one page of the owner's records, the first in the hints' order, are damaged.
+    net.fail = |at, command| {
+        let StoreCommand::Read { space: Space::Objects, key } = command else { return None };
+        (at == NodeId(3) && key[..4] < 8_u32.to_be_bytes()[..]).then_some(StoreError::Corrupt)
+    };
+    let damaged = keys.iter().filter(|k| k.token().partition(16) < Partition(8)).count();
+    assert!(damaged > 32 && damaged < 90, "{damaged}");
+    net.restart(NodeId(3));
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.hints(), damaged as u64);
+    net.fail = |_, _| None;
+    net.run(Duration::from_secs(60));
+    assert_eq!((net.hints(), net.stored_hints()), (0, 0));
+}
+
+#[test]
+fn a_hint_stored_while_an_empty_page_is_on_its_way_is_not_forgotten() {
+    let (mut net, k) = (Net::cluster(3), key("k"));
+    net.put(1, Put::new(k.clone(), value("0"))).unwrap();
+    net.run(Duration::from_secs(10));
+    net.stop(NodeId(3));
+    net.put(1, Put::new(k.clone(), value("1"))).unwrap();
+    // The hint is delivered, and dropped so late that the next pass has begun.
+    net.hold = |at, command| {
+        at == NodeId(1) && matches!(command, StoreCommand::Read { space: Space::Hints, .. })
+    };
+    net.restart(NodeId(3));
+    net.run(Duration::from_millis(500));
+    net.late = scans_hints;
+    net.run(Duration::from_millis(1_000));
+    assert_eq!((net.held.len(), net.waiting.len()), (1, 1));
+    net.hold = |_, _| false;
+    net.release();
+    assert_eq!(net.stored_hints(), 0);
+    net.execute_late();
+    // Meanwhile the owner goes away again and another hint is stored.
+    net.stop(NodeId(3));
+    net.start(1, blind(&k, "2"));
+    assert_eq!((net.hints(), net.stored_hints()), (1, 1));
+    net.late = |_, _| false;
+    net.release();
+    net.restart(NodeId(3));
+    net.run(Duration::from_secs(30));
+    assert_eq!((net.hints(), net.stored_hints()), (0, 0));
+}
+
+#[test]
+fn a_hint_that_took_the_place_of_a_damaged_one_is_not_dropped_in_its_stead() {
+    let (mut net, k) = (Net::cluster(3), key("k"));
+    net.put(1, Put::new(k.clone(), value("0"))).unwrap();
+    net.run(Duration::from_secs(10));
+    net.stop(NodeId(3));
+    net.put(1, Put::new(k.clone(), value("1"))).unwrap();
+    for ((space, _), record) in &mut net.hosts.get_mut(&NodeId(1)).unwrap().disk {
+        if *space == Space::Hints {
+            *record = "damaged".into();
+        }
+    }
+    net.hold = scans_hints;
+    net.restart(NodeId(3));
+    net.run(Duration::from_millis(100));
+    assert_eq!(net.held.len(), 1);
+    net.stop(NodeId(3));
+    net.put(1, Put::new(k.clone(), value("2"))).unwrap();
+    net.hold = |_, _| false;
+    net.release();
+    assert_eq!(net.stored_hints(), 1, "what was kept after the damage");
+    net.restart(NodeId(3));
+    net.run(Duration::from_secs(30));
+    assert_eq!(net.stored(NodeId(3), &k).unwrap().len(), 3);
+    assert_eq!((net.hints(), net.stored_hints()), (0, 0));
 }

@@ -39,6 +39,9 @@ pub struct Net {
     pub hold: Hold,
     pub held: VecDeque<(NodeId, OpId, Result<StoreReply, StoreError>)>,
     pub fail: Fail,
+    /// Which storage commands are not even executed before [`Net::execute_late`].
+    pub late: Hold,
+    pub waiting: VecDeque<(NodeId, OpId, StoreCommand)>,
 }
 
 pub const SECRET: Secret = Secret([1, 2, 3, 4]);
@@ -121,6 +124,8 @@ impl Net {
             hold: |_, _| false,
             held: VecDeque::new(),
             fail: |_, _| None,
+            late: |_, _| false,
+            waiting: VecDeque::new(),
         };
         for id in 1..=n {
             let boot = boot(NodeId(id), 1_000 + id, (id == 1).then(found));
@@ -149,6 +154,10 @@ impl Net {
             match output {
                 Output::Send { to, message } => self.wire.push_back((at, to, message)),
                 Output::Store { op, command } => {
+                    if (self.late)(at, &command) {
+                        self.waiting.push_back((at, op, command));
+                        continue;
+                    }
                     let held = (self.hold)(at, &command);
                     let result = match (self.fail)(at, &command) {
                         Some(error) => Err(error),
@@ -172,6 +181,20 @@ impl Net {
         for (at, op, result) in std::mem::take(&mut self.held) {
             self.input(at, Input::Stored { op, result });
         }
+    }
+
+    /// Executes what waited for it, and holds the answers.
+    pub fn execute_late(&mut self) {
+        for (at, op, command) in std::mem::take(&mut self.waiting) {
+            let result = self.hosts.get_mut(&at).unwrap().execute(op, command);
+            self.held.push_back((at, op, result));
+        }
+    }
+
+    /// The hints on all disks, whatever the nodes count.
+    pub fn stored_hints(&self) -> usize {
+        let hints = |host: &Host| host.disk.keys().filter(|(s, _)| *s == Space::Hints).count();
+        self.hosts.values().map(hints).sum()
     }
 
     /// Sends a request without waiting for its answer.
