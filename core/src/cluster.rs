@@ -7,7 +7,7 @@
 
 use crate::claim::ClaimMember;
 use crate::codec::encode;
-use crate::config::{Boot, BucketPatch, BucketProps, MemberConfig, N_VAL_MAX};
+use crate::config::{Boot, BucketPatch, BucketProps, Found, MemberConfig, N_VAL_MAX};
 use crate::event::Event;
 use crate::id::{Digest, LayoutId, NodeId, Partition};
 use crate::io::{Space, StoreCommand, StoreError, Write};
@@ -496,6 +496,9 @@ impl Node {
         let was_open = self.cluster.is_open();
         let changed = match &mut self.cluster.state {
             None if theirs.members.contains_key(&self.me) => {
+                if let Err(reason) = Found::new(theirs.cluster, theirs.partitions, theirs.secret) {
+                    return self.reject(from, reason);
+                }
                 self.cluster.state = Some(theirs.clone());
                 self.event(Event::Joined { members: theirs.members.len() as u32 });
                 true

@@ -106,7 +106,7 @@ impl ClusterState {
     pub fn next_change(&self, issuer: NodeId) -> Change {
         let stamps = self.members.values().map(|record| record.change.time);
         let stamps = stamps.chain(self.buckets.values().map(|record| record.change.time));
-        Change { time: stamps.max().unwrap_or(0) + 1, issuer }
+        Change { time: stamps.max().unwrap_or(0).saturating_add(1), issuer }
     }
 
     /// A bucket's rules.

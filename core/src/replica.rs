@@ -135,8 +135,8 @@ impl Actors {
     fn owner_dot(&mut self, object: &Siblings, context: &VersionVector) -> Dot {
         // The context of a client or a peer cannot know more of our actor than we do; if it does
         // all the same, we have forgotten something.
-        let known = object.context().get(self.owner).max(context.get(self.owner));
-        if known > self.counter {
+        let known = |actor| object.context().get(actor).max(context.get(actor));
+        while known(self.owner) > self.counter {
             self.rotate();
         }
         self.counter += 1;
@@ -147,10 +147,19 @@ impl Actors {
         let Actor(run, _) = self.owner;
         let named = |actor: Actor| hint.siblings.context().get(actor);
         let trusted = |actor: &Actor| {
-            actor.0 == run && actor.1 >= self.trusted_from && context.get(*actor) <= named(*actor)
+            actor.0 == run
+                && actor.1 >= self.trusted_from
+                && context.get(*actor) <= named(*actor)
+                && named(*actor) < u64::MAX
         };
-        let actor = hint.actor.filter(trusted).unwrap_or_else(|| self.fresh());
-        Dot(actor, hint.siblings.context().get(actor) + 1)
+        if let Some(actor) = hint.actor.filter(trusted) {
+            return Dot(actor, named(actor) + 1);
+        }
+        let mut actor = self.fresh();
+        while named(actor).max(context.get(actor)) > 0 {
+            actor = self.fresh();
+        }
+        Dot(actor, 1)
     }
     fn fresh(&mut self) -> Actor {
         let actor = Actor(self.owner.0, self.next);

@@ -25,7 +25,7 @@ pub struct Value {
 /// A remembered write id: which dot it was given and what was written under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WriteRecord {
-    /// When the coordinator took it; the oldest are forgotten first.
+    /// When the coordinator took it, but after those it knew; the oldest are forgotten first.
     #[serde(rename = "t")]
     pub at: WallTime,
     /// The dot it was given.
@@ -133,7 +133,10 @@ impl Siblings {
         self.context.observe(dot);
         if let Some(id) = id {
             let hash = Digest::of(&value.bytes);
-            self.writes.push(WriteRecord { at: value.modified, dot, id, hash });
+            // The newest is remembered longest, also where this coordinator's clock is behind.
+            let newest = self.writes.first().map_or(0, |record| record.at.0.saturating_add(1));
+            let at = WallTime(value.modified.0.max(newest));
+            self.writes.push(WriteRecord { at, dot, id, hash });
             self.trim_writes();
         }
         self.values.insert(dot, value);

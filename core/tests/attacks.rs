@@ -277,3 +277,122 @@ fn a_hint_that_took_the_place_of_a_damaged_one_is_not_dropped_in_its_stead() {
     assert_eq!(net.stored(NodeId(3), &k).unwrap().len(), 3);
     assert_eq!((net.hints(), net.stored_hints()), (0, 0));
 }
+
+#[test]
+fn a_founder_that_lost_the_opening_admits_nobody_and_calls_nothing_absent() {
+    let mut net = Net::cluster(3);
+    let before = net.hosts[&NodeId(1)].disk.clone();
+    let k = key("k");
+    net.put(2, Put::new(k.clone(), value("v"))).unwrap();
+    net.run(Duration::from_secs(2));
+    for id in 1..=3 {
+        net.stop(NodeId(id));
+    }
+    net.hosts.get_mut(&NodeId(1)).unwrap().disk = before;
+    net.restart_with(NodeId(1), |boot| boot.lost_commits = true);
+    let late = common::Host::new(Config::default(), common::boot(NodeId(9), 9, None), net.now);
+    net.hosts.insert(NodeId(9), late);
+    net.link_all(NodeId(9));
+    let reply = net.get(1, &k);
+    assert!(reply.is_err(), "{reply:?}");
+    net.run(Duration::from_secs(5));
+    net.restart(NodeId(2));
+    net.restart(NodeId(3));
+    net.run(Duration::from_secs(5));
+    assert_eq!(texts(&net.get(1, &k)), ["v"]);
+    for id in 1..=3 {
+        assert_eq!(net.hosts[&NodeId(id)].node.view().members.len(), 3);
+    }
+}
+
+#[test]
+fn a_hint_of_nothing_does_not_vouch_for_absence() {
+    let k = key("k");
+    let (mut net, owners, other) = opened(7, &k);
+    for owner in owners {
+        net.stop(NodeId(owner));
+    }
+    net.request(NodeId(other), Request::Put(Put::delete(k.clone(), bytes::Bytes::new()))).unwrap();
+    let mut get = Get::new(k.clone());
+    get.r = Some(Need::Count(1));
+    let reply = net.request(NodeId(other), Request::Get(get));
+    assert!(reply.is_err(), "three owners that are down have a value: {reply:?}");
+}
+
+#[test]
+fn a_retry_is_harmless_at_a_coordinator_whose_clock_is_behind() {
+    let mut siblings = Siblings::default();
+    let (none, actor) = (VersionVector::default(), Actor(Run(1), 0));
+    for n in 1..=20 {
+        let modified = WallTime(if n < 20 { 1_000 + n } else { 10 });
+        let value = Value { bytes: "v".into(), modified };
+        siblings.write_value(&none, Dot(actor, n), value, Some(WriteId::of(&[n as u8])));
+    }
+    assert!(siblings.write(WriteId::of(&[20])).is_some());
+}
+
+#[test]
+fn a_peer_that_counts_to_the_end_panics_nobody() {
+    let (mut net, k) = (Net::cluster(2), key("k"));
+    let patch = Some(BucketPatch { allow_mult: Some(false), ..BucketPatch::default() });
+    let set = Request::SetBucket { bucket: "bucket".into(), patch };
+    net.request(NodeId(1), set.clone()).unwrap();
+    net.put(1, Put::new(k.clone(), value("0"))).unwrap();
+    net.run(Duration::from_secs(2));
+    let mut states = Vec::new();
+    net.link_all(NodeId(2));
+    net.hosts.get_mut(&NodeId(1)).unwrap().node.handle(
+        net.now,
+        Input::Message {
+            from: NodeId(2),
+            message: Message {
+                run: Run(1_002),
+                layout: None,
+                body: Body::Gossip { digest: Digest(0, 0) },
+            },
+        },
+    );
+    while let Some(output) = net.hosts.get_mut(&NodeId(1)).unwrap().node.poll_output() {
+        if let Output::Send {
+            message: Message { body: Body::State { state, .. }, layout, .. },
+            ..
+        } = output
+        {
+            states.push((state, layout));
+        }
+    }
+    let (mut state, layout) = states.pop().unwrap();
+    state.members.get_mut(&NodeId(2)).unwrap().change.time = u64::MAX;
+    let send = |net: &mut Net, body| {
+        let message = Message { run: Run(1_002), layout, body };
+        net.input(NodeId(1), Input::Message { from: NodeId(2), message });
+    };
+    send(&mut net, Body::State { state, answer: false });
+    net.request(NodeId(1), set).unwrap();
+    let mut siblings = Siblings::default();
+    let value_at_the_end = Value { bytes: "v".into(), modified: WallTime(u64::MAX) };
+    let dot = Dot(Actor(Run(7), 0), u64::MAX);
+    siblings.write_value(&VersionVector::default(), dot, value_at_the_end, None);
+    let known: VersionVector = (0..3).map(|n| Dot(Actor(Run(1_001), n), u64::MAX)).collect();
+    siblings.delete(&known);
+    send(&mut net, Body::Replicate { seq: 1, key: k.clone(), siblings });
+    net.put(1, Put::new(k.clone(), value("1"))).unwrap();
+    assert_eq!(texts(&net.get(1, &k)).len(), 1);
+}
+
+#[test]
+fn a_state_that_no_founder_made_is_refused() {
+    let mut net = Net::cluster(1);
+    net.hosts.insert(
+        NodeId(2),
+        common::Host::new(Config::default(), common::boot(NodeId(2), 2, None), net.now),
+    );
+    let mut state = ClusterState::found(common::found(), NodeId(2), MemberConfig::default());
+    for partitions in [0, 3, u32::MAX] {
+        state.partitions = partitions;
+        let body = Body::State { state: state.clone(), answer: false };
+        let message = Message { run: Run(5), layout: None, body };
+        net.input(NodeId(2), Input::Message { from: NodeId(1), message });
+        assert_eq!(net.hosts[&NodeId(2)].node.view().members.len(), 0);
+    }
+}

@@ -261,7 +261,9 @@ impl Node {
                     }
                     None => {
                         // Where the newest wins, a slow clock must not lose to what it replaces.
-                        let newest = siblings.newest().map_or(0, |(_, value)| value.modified.0 + 1);
+                        let newest = siblings
+                            .newest()
+                            .map_or(0, |(_, value)| value.modified.0.saturating_add(1));
                         let modified = WallTime(wall.0.max(newest));
                         let modified = if put.plan.props.allow_mult { wall } else { modified };
                         let value = Value { bytes: bytes.clone(), modified };
