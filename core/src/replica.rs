@@ -426,7 +426,9 @@ impl Node {
         if self.mutant(crate::config::Mutant::BlindFallback) {
             return self.answer_read(reader, ReadAnswer::Hint(found.unwrap_or_default()));
         }
-        // A fallback without a hint knows nothing: "absent" from it would be a guess.
+        // A fallback without a hint knows nothing: "absent" from it would be a guess. So would be
+        // what a hint says in which nothing was ever written (a delete without a context).
+        let found = found.filter(|siblings| !siblings.is_absent());
         self.answer_read(reader, found.map_or(ReadAnswer::Uninformative, ReadAnswer::Hint));
     }
 

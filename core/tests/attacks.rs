@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{Net, key, texts, value};
+use common::{Net, context, key, texts, value};
 use quorate_core::*;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Questions to peers that a node still remembers.
 fn questions(net: &Net, at: u64) -> usize {
@@ -106,6 +107,38 @@ fn a_bucket_change_is_answered_when_the_store_fails() {
         net.run(Duration::from_secs(20));
         assert!(matches!(net.answers(1, id), [Err(RequestError::Stopped(_))]), "open: {opened}");
     }
+}
+
+/// The node whose store is slow, for functions that capture nothing; one test uses it.
+static SLOW: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn a_coordinator_that_was_given_up_on_does_not_bring_a_deleted_value_back() {
+    let k = key("k");
+    let (mut net, owners, other) = opened(5, &k);
+    let mut put = Put::new(k.clone(), value("1"));
+    put.write_id = Some(WriteId::of(b"1"));
+    put.context = Some(context(&net.get(owners[0], &k)));
+    let id = net.start(other, Request::Put(put));
+    let forward = net.wire.iter().find(|(_, _, m)| matches!(m.body, Body::Forward { .. })).unwrap();
+    let slow = forward.1.0;
+    SLOW.store(slow, Relaxed);
+    net.late = |at, command| {
+        at.0 == SLOW.load(Relaxed)
+            && matches!(command, StoreCommand::Read { space: Space::Objects, .. })
+    };
+    net.run(Duration::from_millis(2_500));
+    assert!(matches!(net.answers(other, id), [Ok(_)]), "another owner took it");
+    let able = owners.into_iter().find(|owner| *owner != slow).unwrap();
+    let seen = context(&net.get(able, &k));
+    net.request(NodeId(able), Request::Put(Put::delete(k.clone(), seen))).unwrap();
+    assert!(matches!(net.get(able, &k), Ok(Reply::Deleted { .. })));
+    net.late = |_, _| false;
+    net.execute_late();
+    net.release();
+    net.run(Duration::from_secs(20));
+    let reply = net.get(able, &k);
+    assert!(matches!(reply, Ok(Reply::Deleted { .. })), "{reply:?}");
 }
 
 /// A cluster that is open, and the owners and one other node of a key.

@@ -119,7 +119,12 @@ impl Node {
         let next = owner.or_else(|| sloppy.then(|| stand_ins.iter().copied().find(eligible))?);
         let Some(next) = next else { return self.forward_failed(op, plan) };
         let run = self.detector.run(next).expect("eligible nodes have been heard");
-        let timeout = forward.deadline.since(self.now.monotonic);
+        // Who is given up on must not execute it long after someone else did: by then the value
+        // may be replaced, and would come back.
+        let patience = self.now.monotonic + self.config.timing.peer_timeout;
+        let at =
+            if forward.repeatable() { patience.min(forward.deadline) } else { forward.deadline };
+        let timeout = at.since(self.now.monotonic);
         let request = forward.request.clone();
         let seq = self.ask(next, About::Operation(op), |seq| Body::Forward {
             seq,
@@ -133,9 +138,6 @@ impl Node {
         forward.current = Some((next, seq));
         forward.run = run;
         forward.tried.insert(next);
-        let patience = self.now.monotonic + self.config.timing.peer_timeout;
-        let at =
-            if forward.repeatable() { patience.min(forward.deadline) } else { forward.deadline };
         self.timers.set(Timer::Operation(op), at);
     }
 
