@@ -272,7 +272,23 @@ impl Node {
     // The founder's changes, one after the other.
 
     fn stage(&mut self, change: Staged) {
-        self.cluster.changes.push_back(change);
+        // Joiners and those who wait for the opening ask again and again: once is enough.
+        let waits = match &change {
+            Staged::Open => self.cluster.changes.iter().any(|c| matches!(c, Staged::Open)),
+            Staged::Admit(node, _) => {
+                let admits = self.cluster.changes.iter().filter_map(|c| match c {
+                    Staged::Admit(node, _) => Some(*node),
+                    _ => None,
+                });
+                let waiting: BTreeSet<_> = admits.collect();
+                let max = self.config.limits.members_max as usize;
+                waiting.contains(node) || waiting.len() >= max
+            }
+            Staged::Bucket(..) => false,
+        };
+        if !waits {
+            self.cluster.changes.push_back(change);
+        }
         self.stage_next();
     }
 
@@ -284,7 +300,8 @@ impl Node {
             let stamp = next.next_change(self.me);
             let saved = match change {
                 Staged::Admit(node, config) => {
-                    if next.open.is_some() || next.members.contains_key(&node) {
+                    let full = next.members.len() >= self.config.limits.members_max as usize;
+                    if next.open.is_some() || next.members.contains_key(&node) || full {
                         continue;
                     }
                     next.members.insert(node, MemberRecord { config, change: stamp });

@@ -1,4 +1,5 @@
 //! Schedules that once broke a promise, each kept as a test.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod common;
 
@@ -180,7 +181,7 @@ fn a_write_that_an_earlier_run_executed_is_not_executed_again_elsewhere() {
 
 #[test]
 fn a_forward_that_was_refused_is_not_executed_when_it_is_repeated() {
-    let k = (0..).map(|n| key(&format!("k{n}"))).find(|k| !opened(5, k).1.contains(&1)).unwrap();
+    let k = (0..100).map(|n| key(&format!("k{n}"))).find(|k| !opened(5, k).1.contains(&1)).unwrap();
     let mut net = Net::cluster(5);
     // The owners hear that the cluster is open only when they have refused the forward.
     net.lose = |_, _, message| matches!(message.body, Body::State { answer: false, .. });
@@ -428,4 +429,25 @@ fn a_state_that_no_founder_made_is_refused() {
         net.input(NodeId(2), Input::Message { from: NodeId(1), message });
         assert_eq!(net.hosts[&NodeId(2)].node.view().members.len(), 0);
     }
+}
+
+#[test]
+fn joiners_that_ask_again_and_again_are_admitted_within_the_limit() {
+    let mut net = Net::cluster(1);
+    let mut config = Config::default();
+    config.limits.members_max = 3;
+    let boot = common::boot(NodeId(1), 1, Some(common::found()));
+    net.hosts.insert(NodeId(1), common::Host::new(config, boot, net.now));
+    net.hold = |_, command| matches!(command, StoreCommand::Commit { .. });
+    for again in 0..1_000 {
+        let node = NodeId(2 + again % 10);
+        let body = Body::Join { node, config: MemberConfig::default() };
+        let message = Message { run: Run(9), layout: None, body };
+        net.input(NodeId(1), Input::Message { from: node, message });
+    }
+    let waiting = format!("{:?}", net.hosts[&NodeId(1)].node).matches("Admit(").count();
+    assert!(waiting <= 3, "{waiting}");
+    net.hold = |_, _| false;
+    net.release();
+    assert_eq!(net.hosts[&NodeId(1)].node.view().members.len(), 3);
 }
