@@ -8,8 +8,9 @@
 use crate::id::{Key, NodeId};
 use crate::message::{Body, ReadAnswer, Seq};
 use crate::node::{About, Node};
-use crate::replica::QueueKey;
+use crate::replica::{QueueKey, Work};
 use crate::siblings::Siblings;
+use crate::time::Instant;
 use crate::timer::Timer;
 use std::collections::BTreeMap;
 
@@ -18,7 +19,13 @@ use std::collections::BTreeMap;
 pub(crate) struct Repairs {
     last: u64,
     active: BTreeMap<u64, Repair>,
+    /// Until when a read does not try again: owners that all lost a key would else start each
+    /// other's repairs, over and over.
+    failed: BTreeMap<QueueKey, Instant>,
 }
+
+/// Failed repairs remembered; while there are more, no read starts one.
+const FAILED_MAX: usize = 1_024;
 
 #[derive(Clone, Debug)]
 struct Repair {
@@ -72,6 +79,17 @@ impl Node {
         }
     }
 
+    /// A read found that this replica cannot vouch for the key.
+    pub(crate) fn repair_after_read(&mut self, queue_key: QueueKey, key: &Key) {
+        let (now, failed) = (self.now.monotonic, &mut self.replica.repairs.failed);
+        if failed.get(&queue_key).is_some_and(|&until| until <= now) || failed.len() >= FAILED_MAX {
+            failed.retain(|_, until| *until > now);
+        }
+        if !failed.contains_key(&queue_key) && failed.len() < FAILED_MAX {
+            self.enqueue(queue_key, key, Work::Repair);
+        }
+    }
+
     pub(crate) fn on_repair_timer(&mut self, id: u64) {
         self.end_repair(id);
     }
@@ -83,6 +101,13 @@ impl Node {
             self.forget_question(*seq);
         }
         let enough = repair.informed >= repair.needed;
+        let failed = &mut self.replica.repairs.failed;
+        if enough {
+            failed.remove(&repair.queue_key);
+        } else if failed.len() < FAILED_MAX {
+            let until = self.now.monotonic + self.config.timing.peer_timeout;
+            failed.insert(repair.queue_key.clone(), until);
+        }
         self.repaired(&repair.queue_key, enough.then_some(repair.merged));
     }
 }

@@ -395,7 +395,7 @@ impl Node {
                 Loaded::Trusted(siblings) => self.answer_read(reader, ReadAnswer::Owner(siblings)),
                 Loaded::Untrusted(_) => {
                     self.answer_read(reader, ReadAnswer::Uninformative);
-                    self.enqueue(queue_key.clone(), &key, Work::Repair);
+                    self.repair_after_read(queue_key.clone(), &key);
                 }
             }
         }
