@@ -7,10 +7,11 @@
 //! Every member bids for every partition, by hash. Were each partition given to its best bidder
 //! (rendezvous hashing), a newcomer would take exactly what it wins and nothing else would move,
 //! but shares would be as uneven as chance makes them. So the claim is the cheapest assignment that
-//! has exact shares: the one that departs least from the best bids. It is unique, and a small change
-//! of the members changes it little, because what a balanced claim has to correct is the
-//! difference between chance before and chance after: of the order of √Q partitions, where the
-//! newcomer's own share is Q/(S+1). `tests/claim.rs` measures this.
+//! has exact shares: the one that departs least from the best bids. A small change of the members
+//! changes it little: what it has to correct is chance, and the difference between chance before
+//! and after is of the order of √Q partitions, where the newcomer's own share is Q/(S+1). The more
+//! partitions a member has, the closer a join comes to the minimum; `tests/properties/claim.rs`
+//! prints by how much.
 
 use crate::id::NodeId;
 use std::collections::BTreeMap;

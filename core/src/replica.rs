@@ -666,7 +666,13 @@ impl Node {
     /// What the active work was to achieve is durable.
     fn work_done(&mut self, queue_key: &QueueKey) {
         match self.active_work(queue_key) {
-            Some(Work::Update(op)) => self.update_durable(op),
+            Some(Work::Update(op)) => {
+                // As a fallback: the owner may have returned while its hint was on the way to disk.
+                if let Some(owner) = hinted_owner(queue_key) {
+                    self.wake_hints(owner);
+                }
+                self.update_durable(op);
+            }
             Some(Work::Merge(_, then)) => self.answer_merge(then, Ok(())),
             Some(Work::KeepHint(_, then)) => {
                 self.counters.hints_stored += 1;
@@ -702,6 +708,12 @@ const SIBLINGS_WARN: usize = 25;
 enum Loaded {
     Trusted(Siblings),
     Untrusted(Siblings),
+}
+
+/// For whom a hint's queue works; `None` if it is an object's.
+fn hinted_owner(queue_key: &QueueKey) -> Option<NodeId> {
+    let hint = queue_key.0 == Space::Hints;
+    hint.then(|| crate::record::parse_hint_key(&queue_key.1)).flatten().map(|(owner, _)| owner)
 }
 
 fn queue_key_object(queues: &BTreeMap<QueueKey, Queue>, queue_key: &QueueKey) -> Key {

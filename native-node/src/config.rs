@@ -257,7 +257,8 @@ fn read_file(path: &Path) -> Result<File, ConfigError> {
 fn parse_file(text: &str) -> Result<File, (usize, String)> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start).min(text.len());
-        let line = text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let before = text.get(..at).unwrap_or(text);
+        let line = before.split('\n').count();
         (line, error.message().replace('\n', " "))
     })
 }

@@ -30,6 +30,9 @@ const REPEATED_WARNING_MIN: Duration = Duration::from_secs(1);
 /// A storage command that ended.
 pub type Completion = (OpId, Result<StoreReply, StoreError>);
 
+/// Takes commands for the store, in the order issued, without waiting.
+pub type Submit = Box<dyn FnMut(Vec<(OpId, StoreCommand)>) + Send>;
+
 /// The host's clocks in the core's units.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -69,8 +72,8 @@ pub struct Driver {
     pub inbound: Inbound,
     /// What comes from clients.
     pub commands: mpsc::Receiver<Command>,
-    /// Takes commands for the store, in the order issued, without waiting.
-    pub store: Box<dyn FnMut(Vec<(OpId, StoreCommand)>) + Send>,
+    /// The way to the store.
+    pub store: Submit,
     /// What the store has done.
     pub stored: mpsc::UnboundedReceiver<Vec<Completion>>,
     /// What is counted.

@@ -284,7 +284,8 @@ async fn open_store(settings: &Settings) -> Result<Opened, ServeError> {
 fn node_config(settings: &Settings, opened: &Opened, advertise: &Address) -> Config {
     let mut member = settings.member.clone();
     if member.name.is_empty() {
-        member.name = opened.node.to_string()[..8].to_owned();
+        member.name = opened.node.to_string();
+        member.name.truncate(8);
     }
     member.addresses = vec![advertise.to_string()];
     let limits = Limits { hint_bytes_max: settings.hint_bytes_max, ..Limits::default() };
@@ -398,7 +399,9 @@ fn end_process_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed").to_owned();
-        let text = panic.payload_as_str().unwrap_or("no message");
+        let text = panic.payload().downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.payload().downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("no message");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let backtrace = std::backtrace::Backtrace::capture();
         tracing::error!(thread = name, place, %backtrace, "panic: {text}");
@@ -434,5 +437,44 @@ impl Interrupt {
 
     async fn first(&mut self) {
         self.0.recv().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const CHILD: &str = "QUORATE_TEST_PANIC_ON_THREAD";
+
+    /// Runs this test binary again; the child panics on a thread of that name.
+    fn exit_code_of_a_panic_on(thread: &str) -> Option<i32> {
+        let test = "serve::tests::a_panic_ends_the_process_unless_the_store_handles_it";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--nocapture"]).env(CHILD, thread);
+        child.output().unwrap().status.code()
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_unless_the_store_handles_it() {
+        if let Ok(name) = std::env::var(CHILD) {
+            end_process_on_panic();
+            let thread = std::thread::Builder::new().name(name);
+            assert!(thread.spawn(|| panic!("on purpose")).unwrap().join().is_err());
+            return;
+        }
+        assert_eq!(exit_code_of_a_panic_on("tokio-rt-worker"), Some(EXIT_PANIC));
+        assert_eq!(exit_code_of_a_panic_on("store-commit"), Some(0));
+    }
+
+    #[test]
+    fn errors_end_the_process_with_a_code_that_is_not_zero() {
+        for (error, code) in [
+            (ServeError::Stopped(Stopped("the disk is gone".into())), EXIT_STOPPED),
+            (ServeError::LogFilter("x".into(), "y".into()), 2),
+            (ServeError::System(std::io::Error::other("no threads")), 1),
+        ] {
+            assert_eq!(format!("{:?}", error.exit_code()), format!("{:?}", ExitCode::from(code)));
+        }
     }
 }

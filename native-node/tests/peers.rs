@@ -1,4 +1,5 @@
 //! Links between peers over real sockets on loopback: what they carry and how they come and go.
+#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
 
 mod peers_common;
 

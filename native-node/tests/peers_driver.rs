@@ -1,10 +1,11 @@
 //! The task that owns the node, with a store made by hand.
+#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
 
 use quorate_core::{
     Boot, ClusterId, Config, Found, Get, Key, MemberConfig, Node, NodeId, OpId, Put, Reply,
     Request, RequestError, Run, Secret, StoreCommand, StoreError, StoreReply,
 };
-use quorate_node::driver::{Clock, Completion, Driver, Metrics, Stopped};
+use quorate_node::driver::{Clock, Completion, Driver, Metrics, Stopped, Submit};
 use quorate_node::handle::NodeHandle;
 use quorate_node::peers::hello::Identity;
 use quorate_node::peers::{Options, Peers};
@@ -15,8 +16,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-type Submit = Box<dyn FnMut(Vec<(OpId, StoreCommand)>) + Send>;
 
 struct Running {
     handle: NodeHandle,

@@ -1,4 +1,5 @@
 //! Whom and what a node refuses on its peer port, over real sockets, and that it says why.
+#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
 
 mod peers_common;
 
@@ -62,6 +63,28 @@ async fn a_copied_data_directory_is_refused() {
     raw.hello(&Identity::new(NodeId(1), Run(77)).hello(None, 1 << 20)).await;
     let Greeting::Refused { reason, .. } = raw.greeting().await else { panic!("a refusal") };
     assert!(reason.contains("a data directory was copied"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_second_process_of_one_node_is_refused_while_the_first_is_linked() {
+    let mut a = host(1, |_| {}).await;
+    let (first, _) = Raw::greeted(&a, 2).await;
+    assert_eq!(a.change().await, (2, true));
+    let hello = Identity::new(NodeId(2), Run(77)).hello(None, 1 << 20);
+    for _ in 0..3 {
+        let mut second = Raw::connect(&a).await;
+        second.hello(&hello).await;
+        let Greeting::Refused { reason, .. } = second.greeting().await else { panic!("refused") };
+        assert!(reason.contains("data directory was copied"), "{reason}");
+    }
+    assert!(a.inbound.links.try_recv().is_err(), "the first link is left alone");
+    // Once the first has ended, the node may come back as another run.
+    drop(first);
+    assert_eq!(a.change().await, (2, false));
+    let mut second = Raw::connect(&a).await;
+    second.hello(&hello).await;
+    assert!(matches!(second.greeting().await, Greeting::Hello(_)));
+    assert_eq!(a.change().await, (2, true));
 }
 
 #[tokio::test]

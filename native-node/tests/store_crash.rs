@@ -3,6 +3,8 @@
 //!
 //! The process that is killed is this test binary itself, running `the_child`.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use bytes::Bytes;
 use quorate_core::{OpId, Space, StoreCommand, StoreReply, Write};
 use quorate_node::store::{Commit, FileOptions, OpenError, Opened, Scan, StoreThread, open_file};
@@ -194,6 +196,40 @@ fn a_torn_tail_that_nobody_was_answered_for_is_no_loss() {
     let opened = open(dir.path());
     assert!(!opened.lost_commits);
     assert_eq!(check_whole(&opened, 49), 49);
+}
+
+/// Zeros some bytes of a value in the journal's last group but `groups_later`.
+fn zero_in_group(dir: &Path, groups_later: usize) {
+    let journal = journal(dir);
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let mut end = bytes.len();
+    for _ in 0..=groups_later {
+        end = bytes[..end].windows(15).rposition(|window| window == b"quorate-commits").unwrap();
+    }
+    bytes[end - 150..end - 100].fill(0);
+    std::fs::write(&journal, bytes).unwrap();
+}
+
+/// A power cut may leave the end of the last group on the disk without its middle.
+#[test]
+fn a_last_group_with_a_hole_that_nobody_was_answered_for_is_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 50, false);
+    zero_in_group(dir.path(), 0);
+    let opened = open(dir.path());
+    assert!(!opened.lost_commits);
+    assert_eq!(check_whole(&opened, 49), 49);
+}
+
+#[test]
+fn a_hole_in_a_group_that_had_been_synced_is_refused_with_the_way_out() {
+    for (cleanly, groups_later) in [(true, 0), (false, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 50, cleanly);
+        zero_in_group(dir.path(), groups_later);
+        let text = refusal(dir.path());
+        assert!(text.contains("move the data directory away"), "{text}");
+    }
 }
 
 /// The engine takes this for a torn tail and silently drops what follows (fjall issue 311).

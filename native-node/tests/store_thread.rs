@@ -1,6 +1,8 @@
 //! The threads that run a store: nothing is acknowledged before its fsync, order holds, reads do not
 //! wait, failures latch.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use bytes::Bytes;
 use quorate_core::{OpId, Space, StoreCommand, StoreError, StoreReply, Write};
 use quorate_node::store::{
@@ -93,9 +95,9 @@ fn read(op: u64, key: &str) -> (OpId, StoreCommand) {
     (OpId(op), StoreCommand::Read { space: Space::Objects, key: Bytes::from(key.to_owned()) })
 }
 
-fn value(value: Option<&str>, as_of: u64) -> Result<StoreReply, StoreError> {
+fn value(value: Option<&str>, as_of: u64) -> StoreReply {
     let value = value.map(|value| Bytes::from(value.to_owned()));
-    Ok(StoreReply::Value { value, as_of: OpId(as_of) })
+    StoreReply::Value { value, as_of: OpId(as_of) }
 }
 
 /// Fails if an acknowledgement stands before the end of its fsync, or commits out of order.
@@ -184,8 +186,8 @@ fn reads_do_not_wait_for_an_fsync_and_say_what_they_include() {
         threads.submit([put(2, "a", "2"), read(3, "a"), read(4, "b")]);
         let Scan { space, start, end, limit, bytes_limit } = Scan::all(Space::Objects);
         threads.submit([(OpId(5), StoreCommand::Scan { space, start, end, limit, bytes_limit })]);
-        assert_eq!(next(), (OpId(3), value(Some("1"), 1)));
-        assert_eq!(next(), (OpId(4), value(None, 1)));
+        assert_eq!(next(), (OpId(3), Ok(value(Some("1"), 1))));
+        assert_eq!(next(), (OpId(4), Ok(value(None, 1))));
         let entries = vec![(Bytes::from("a"), Ok(Bytes::from("1")))];
         assert_eq!(
             next(),
@@ -194,7 +196,7 @@ fn reads_do_not_wait_for_an_fsync_and_say_what_they_include() {
         open.send(()).unwrap();
         assert_eq!(next(), (OpId(2), Ok(StoreReply::Committed)));
         threads.submit([read(6, "a")]);
-        assert_eq!(next(), (OpId(6), value(Some("2"), 2)));
+        assert_eq!(next(), (OpId(6), Ok(value(Some("2"), 2))));
     }
 }
 
@@ -259,7 +261,7 @@ fn corrupt_and_full_do_not_latch_and_a_panic_in_the_engine_does() {
     };
     assert_eq!(ask(read(1, "damaged")), Err(StoreError::Corrupt));
     assert_eq!(ask(put(2, "a", "1")), Err(StoreError::Full));
-    assert_eq!(ask(read(3, "a")), value(None, 0));
+    assert_eq!(ask(read(3, "a")), Ok(value(None, 0)));
     assert_eq!(ask((OpId(4), StoreCommand::Commit { writes: vec![] })), Ok(StoreReply::Committed));
     let broken = ask(read(5, "broken"));
     let Err(StoreError::Io(reason)) = &broken else { panic!("{broken:?}") };

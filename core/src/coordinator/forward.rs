@@ -91,8 +91,11 @@ impl Node {
             .filter(|&node| node == self.me || self.detector.healthy(node))
             .take(plan.owners.len())
             .collect();
+        // What an earlier candidate may have executed is not tried here: a refusal by this node
+        // would have to remember the doubt.
         let here = owner.is_none()
             && sloppy
+            && !forward.in_doubt
             && (reads || (stand_ins.contains(&self.me) && !self.cluster.read_only));
         if here {
             let forward = forward.clone();
@@ -145,6 +148,13 @@ impl Node {
             return;
         };
         let (origin, current) = (forward.origin, forward.current);
+        // A refusal by one candidate says nothing of an earlier one that may have executed it.
+        let result = match result {
+            Err(error) if forward.in_doubt && !error.is_unknown() => {
+                Err(RequestError::Timeout { after: forward.timeout, may_have_happened: true })
+            }
+            result => result,
+        };
         self.close(op, current.map(|(_, seq)| seq));
         self.reply(origin, result);
     }

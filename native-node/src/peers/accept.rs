@@ -30,8 +30,7 @@ async fn accept(State(peers): State<Peers>, mut request: Request) -> Response {
     let key = match check_headers(request.headers()) {
         Ok(key) => derive_accept_key(key.as_bytes()),
         Err((status, reason)) => {
-            peers.stats().refused.inc();
-            tracing::warn!(%status, reason, "a peer link was refused");
+            peers.note_refusal(&reason);
             return (status, format!("{reason}\n")).into_response();
         }
     };
@@ -97,8 +96,7 @@ async fn serve(peers: Peers, upgrade: OnUpgrade) {
             Ok(link) => Some((link, socket)),
             Err((kind, reason)) => {
                 if kind == RefusalKind::Wrong {
-                    peers.stats().refused.inc();
-                    tracing::warn!(reason, "a peer link was refused");
+                    peers.note_refusal(&reason);
                 } else {
                     tracing::debug!(reason, "a peer link is not used");
                 }

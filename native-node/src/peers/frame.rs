@@ -20,6 +20,9 @@ const LAST_PIECE: u8 = 2;
 /// that clients can make come to; it only keeps a broken peer from taking all memory.
 pub const MESSAGE_BYTES_MAX: usize = 2 << 30;
 
+/// Room for the messages that usually share a frame.
+const FRAME_BYTES_USUAL: usize = 8 << 10;
+
 /// Why a frame is not understood. The link it came on is closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -69,6 +72,8 @@ impl Packer {
             return true;
         }
         if self.open.is_empty() {
+            // Takes back the buffer of the frame before, once that is sent.
+            self.open.reserve(FRAME_BYTES_USUAL.max(5 + encoded.len()));
             self.open.put_u8(BATCH);
         }
         self.open.put_u32(u32::try_from(encoded.len()).expect("shorter than a frame"));

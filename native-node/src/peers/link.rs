@@ -9,7 +9,8 @@ use super::frame::{FrameError, Packer, Unpacker};
 use super::outbox::{Outbox, Work};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
-use quorate_core::{ClusterId, NodeId, Run};
+use quorate_core::{ClusterId, Message, NodeId, Run};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -154,7 +155,8 @@ pub(super) async fn run<S>(
 
 /// A close frame with as much of the reason as fits.
 pub(super) fn close_frame(code: CloseCode, reason: &str) -> Frame {
-    let end = reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX);
+    let ends = reason.char_indices().map(|(at, char)| at + char.len_utf8());
+    let end = ends.take_while(|&end| end <= CLOSE_REASON_BYTES_MAX).last().unwrap_or(0);
     Frame::Close(Some(CloseFrame { code, reason: reason[..end].into() }))
 }
 
@@ -262,37 +264,45 @@ where
         return lost(error);
     }
     let mut packer = Packer::new(link.frame_bytes_max);
-    let mut frames = Vec::new();
+    let (mut batch, mut frames) = (VecDeque::new(), Vec::new());
     loop {
-        let sent = match link.outbox.next().await {
+        let sent = match link.outbox.next(&mut batch).await {
             Work::Close => return End::Retired,
             Work::Ping => sink.send(Frame::Ping(bytes::Bytes::new())).await,
-            Work::Messages(messages) => {
-                let mut result = Ok(());
-                peers.stats().messages_sent.inc_by(messages.len() as u64);
-                for message in &messages {
-                    if !packer.push(message, |frame| frames.push(frame)) {
-                        tracing::error!(peer = %link.peer, "a message too long for any link was dropped");
-                    }
-                    result = feed(peers, sink, &mut frames).await;
-                    if result.is_err() {
-                        break;
-                    }
-                }
-                frames.extend(packer.finish());
-                match result {
-                    Ok(()) => match feed(peers, sink, &mut frames).await {
-                        Ok(()) => sink.flush().await,
-                        error => error,
-                    },
-                    error => error,
-                }
+            Work::Messages => {
+                peers.stats().messages_sent.inc_by(batch.len() as u64);
+                send_all(peers, link, sink, &mut packer, &mut batch, &mut frames).await
             }
         };
         if let Err(error) = sent {
             return lost(error);
         }
     }
+}
+
+/// Sends a batch: frame by frame, so that no more than one is held beside the messages.
+async fn send_all<S>(
+    peers: &Peers,
+    link: &Link,
+    sink: &mut SplitSink<WebSocketStream<S>, Frame>,
+    packer: &mut Packer,
+    batch: &mut VecDeque<Message>,
+    frames: &mut Vec<bytes::Bytes>,
+) -> Result<(), WsError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    for message in batch.drain(..) {
+        if !packer.push(&message, |frame| frames.push(frame)) {
+            tracing::error!(peer = %link.peer, "a message too long for any link was dropped");
+        }
+        if !frames.is_empty() {
+            feed(peers, sink, frames).await?;
+        }
+    }
+    frames.extend(packer.finish());
+    feed(peers, sink, frames).await?;
+    sink.flush().await
 }
 
 /// Hands complete frames to the socket, waiting where it does not take more.

@@ -6,7 +6,7 @@
 //!
 //! Invariants: at most one link to a node is in use. When two nodes dial each other at once, both
 //! keep the link that the smaller [`NodeId`] dialled, so the choice needs no agreement and does not
-//! flap. A link that is up is announced before its first message is handed over, and the
+//! flap. Of two processes with one identity only the first is linked. A link that is up is announced before its first message is handed over, and the
 //! announcements of one peer alternate. Nothing in here blocks the node's task.
 
 mod accept;
@@ -25,7 +25,7 @@ use quorate_core::{ClusterId, Message, NodeId};
 use stats::Stats;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -37,6 +37,10 @@ const FRAMES_WAITING_MAX: usize = 64;
 const HANDSHAKES_MAX: usize = 256;
 /// Links at once: more than a cluster has members.
 const LINKS_MAX: usize = 2_048;
+/// Refusals that are remembered, so that each is a warning only now and then.
+const REFUSALS_REMEMBERED_MAX: usize = 256;
+/// How often the same refusal is a warning.
+const REFUSAL_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// How long links get to say goodbye at the end.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -123,6 +127,8 @@ struct Registry {
     links: BTreeMap<NodeId, Arc<Link>>,
     wanted: BTreeMap<NodeId, Wanted>,
     seeds: Vec<AbortHandle>,
+    /// Refusals that were logged, and when: who is refused tries again for ever.
+    refusals: BTreeMap<String, Instant>,
     closed: bool,
 }
 
@@ -147,6 +153,10 @@ enum NotUsed {
     Duplicate,
     #[error("this node is shutting down")]
     Closed,
+    #[error(
+        "another process is linked as node {0}: if that node has just started again, its old link ends in a moment; if not, its data directory was copied: stop one of the two and start it with an empty --data directory"
+    )]
+    OtherRun(NodeId),
     #[error("there are {LINKS_MAX} links, which is the limit")]
     TooMany,
     #[error(transparent)]
@@ -264,16 +274,17 @@ impl Peers {
             return Err(Refusal::Cluster { node: link.peer, theirs, me, ours }.into());
         }
         if let Some(old) = registry.links.get(&link.peer) {
+            // A process that ended takes its sockets with it, and a machine that ended is noticed by
+            // its silence; so the other run is alive, and two with one identity would lose data.
+            if old.run != link.run {
+                return Err(NotUsed::OtherRun(link.peer));
+            }
             let old_is_right = old.dialled_by(me) == me.min(link.peer);
-            if old.run == link.run && old.dialled != link.dialled && old_is_right {
+            if old.dialled != link.dialled && old_is_right {
                 return Err(NotUsed::Duplicate);
             }
-            // Who dials twice has given up on the first link; and a link to an earlier run is dead.
+            // Who dials twice has given up on the first link.
             old.retire("another link between the same nodes has taken over");
-            if old.run != link.run {
-                self.announce(link.peer, false);
-                self.announce(link.peer, true);
-            }
         } else if registry.links.len() >= LINKS_MAX {
             return Err(NotUsed::TooMany);
         } else {
@@ -296,6 +307,24 @@ impl Peers {
         self.0.stats.links.set(i64::try_from(registry.links.len()).unwrap_or(i64::MAX));
         drop(registry);
         self.changed();
+    }
+
+    /// Counts and logs that somebody was refused at the port.
+    fn note_refusal(&self, reason: &str) {
+        self.0.stats.refused.inc();
+        let now = Instant::now();
+        let mut registry = self.lock();
+        let logged = registry.refusals.get(reason);
+        if logged.is_some_and(|&at| now.duration_since(at) < REFUSAL_WARNING_INTERVAL) {
+            tracing::debug!(reason, "a peer link was refused again");
+            return;
+        }
+        if registry.refusals.len() >= REFUSALS_REMEMBERED_MAX {
+            registry.refusals.clear();
+        }
+        registry.refusals.insert(reason.to_owned(), now);
+        drop(registry);
+        tracing::warn!(reason, "a peer link was refused");
     }
 
     /// Called with the registry locked, so that announcements come in the order of the changes.

@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 pub const OUTBOX_MESSAGES_MAX: usize = 64 << 10;
 /// Bytes (about) that wait for one link at most, before the last message taken.
 pub const OUTBOX_BYTES_MAX: usize = 64 << 20;
+/// A buffer for more messages than this was needed once and is given back.
+const BUFFER_MESSAGES_KEPT: usize = 4 << 10;
 
 /// The queue between the node's task and a link's writer.
 #[derive(Debug)]
@@ -33,10 +35,10 @@ struct Inner {
 }
 
 /// What the writer of a link is to do next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Send these in as few frames as they fit in.
-    Messages(VecDeque<Message>),
+    /// Send what was put in the batch, in as few frames as it fits in.
+    Messages,
     /// Ask whether the other side is there.
     Ping,
     /// All is sent; say goodbye.
@@ -79,21 +81,27 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Waits for something to do.
-    pub async fn next(&self) -> Work {
+    /// Waits for something to do. `batch` is empty and is exchanged for what waits, so that two
+    /// buffers serve a link for ever.
+    pub async fn next(&self, batch: &mut VecDeque<Message>) -> Work {
+        if batch.capacity() > BUFFER_MESSAGES_KEPT {
+            *batch = VecDeque::new();
+        }
         loop {
-            if let Some(work) = self.take() {
+            if let Some(work) = self.take(batch) {
                 return work;
             }
             self.wake.notified().await;
         }
     }
 
-    fn take(&self) -> Option<Work> {
+    fn take(&self, batch: &mut VecDeque<Message>) -> Option<Work> {
+        debug_assert!(batch.is_empty(), "what was taken before was sent");
         let mut inner = self.lock();
         if !inner.messages.is_empty() {
             inner.bytes = 0;
-            return Some(Work::Messages(std::mem::take(&mut inner.messages)));
+            std::mem::swap(&mut inner.messages, batch);
+            return Some(Work::Messages);
         }
         if std::mem::take(&mut inner.ping) {
             return Some(Work::Ping);
@@ -158,30 +166,34 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_bound_new_messages_are_dropped_and_counted() {
-        let outbox = Outbox::new(3, 1 << 20);
+        let (outbox, mut batch) = (Outbox::new(3, 1 << 20), VecDeque::new());
         assert_eq!(outbox.push(&mut (0..5).map(ping).collect()), 2);
-        assert_eq!(outbox.next().await, Work::Messages((0..3).map(ping).collect()));
+        assert_eq!(outbox.next(&mut batch).await, Work::Messages);
+        assert!(batch.drain(..).eq((0..3).map(ping)));
         assert_eq!(outbox.push(&mut vec![ping(9)]), 0, "there is room again");
+        assert_eq!(outbox.next(&mut batch).await, Work::Messages);
+        assert_eq!(batch, [ping(9)]);
     }
 
     #[tokio::test]
     async fn a_message_of_any_size_gets_through_an_empty_outbox() {
-        let outbox = Outbox::new(10, 1_000);
+        let (outbox, mut batch) = (Outbox::new(10, 1_000), VecDeque::new());
         assert_eq!(outbox.push(&mut vec![replicate(100_000), ping(1)]), 1);
-        let Work::Messages(taken) = outbox.next().await else { panic!("messages wait") };
-        assert_eq!(taken.len(), 1);
+        assert_eq!(outbox.next(&mut batch).await, Work::Messages);
+        assert_eq!(batch.len(), 1);
         assert_eq!(outbox.push(&mut vec![ping(1)]), 0);
     }
 
     #[tokio::test]
     async fn closing_sends_what_waits_first() {
-        let outbox = Outbox::new(10, 1_000);
+        let (outbox, mut batch) = (Outbox::new(10, 1_000), VecDeque::new());
         outbox.push(&mut vec![ping(1)]);
         outbox.ping();
         outbox.close();
         assert_eq!(outbox.push(&mut vec![ping(2)]), 1);
-        assert!(matches!(outbox.next().await, Work::Messages(_)));
-        assert_eq!(outbox.next().await, Work::Ping);
-        assert_eq!(outbox.next().await, Work::Close);
+        assert_eq!(outbox.next(&mut batch).await, Work::Messages);
+        batch.clear();
+        assert_eq!(outbox.next(&mut batch).await, Work::Ping);
+        assert_eq!(outbox.next(&mut batch).await, Work::Close);
     }
 }

@@ -196,7 +196,16 @@ fn reopen(
 ) -> Result<(Engine, Identity, u64), OpenError> {
     let watch =
         JournalWatch::before_open(engine_path, identity.node).map_err(io_error(engine_path))?;
-    let engine = open_engine(engine_path, options)?;
+    let engine = match try_open_engine(engine_path, options) {
+        Err(Refusal { journal_damaged: true, reason })
+            if watch.cut_torn_group(identity.mark).map_err(io_error(engine_path))? =>
+        {
+            tracing::warn!(node = %identity.node, %reason,
+                "the last group of commits was torn by a crash, before it was acknowledged");
+            open_engine(engine_path, options)?
+        }
+        opened => opened.map_err(|refusal| refusal.at(engine_path))?,
+    };
     let recovered = recovered(&engine, engine_path)?;
     let lost = watch.lost(recovered).map_err(io_error(engine_path))?;
     // What is known to have been durable: commits go on above it, so that a loss cannot be
@@ -223,14 +232,35 @@ fn report_loss(dir: &Path, identity: Identity) -> Result<Identity, OpenError> {
     Ok(identity)
 }
 
-/// Opens the engine. It panics on some damage; that, too, is a refusal with a reason.
+/// Why the engine does not open.
+struct Refusal {
+    reason: String,
+    /// The journal has a batch that is not what was written.
+    journal_damaged: bool,
+}
+
+impl Refusal {
+    fn at(self, path: &Path) -> OpenError {
+        OpenError::Engine { path: path.to_owned(), reason: self.reason }
+    }
+}
+
 fn open_engine(path: &Path, options: &FileOptions) -> Result<Engine, OpenError> {
-    let reason = match catch_unwind(AssertUnwindSafe(|| Engine::open(path, options))) {
-        Ok(Ok(engine)) => return Ok(engine),
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => super::thread::panic_text(&*panic),
-    };
-    Err(OpenError::Engine { path: path.to_owned(), reason })
+    try_open_engine(path, options).map_err(|refusal| refusal.at(path))
+}
+
+/// Opens the engine. It panics on some damage; that, too, is a refusal with a reason.
+fn try_open_engine(path: &Path, options: &FileOptions) -> Result<Engine, Refusal> {
+    match catch_unwind(AssertUnwindSafe(|| Engine::open(path, options))) {
+        Ok(Ok(engine)) => Ok(engine),
+        Ok(Err(error)) => Err(Refusal {
+            journal_damaged: matches!(error, fjall::Error::JournalRecovery(_)),
+            reason: error.to_string(),
+        }),
+        Err(panic) => {
+            Err(Refusal { reason: super::thread::panic_text(&*panic), journal_damaged: false })
+        }
+    }
 }
 
 /// The number of the last commit that the engine holds.
@@ -262,4 +292,58 @@ fn read_meta(store: &dyn Store, path: &Path) -> Result<Vec<(Bytes, Bytes)>, Open
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     |source| OpenError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Commit, record};
+    use quorate_core::{OpId, Write};
+
+    /// A directory with one sound record in each space, and another with these bytes as stored.
+    fn dir_with(space: Space, key: &[u8], stored: &[u8]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open_file(dir.path(), &FileOptions::default()).unwrap().store;
+        let value = Some(Bytes::from("sound"));
+        let write = |space| Write { space, key: "a".into(), value: value.clone() };
+        let commit = Commit { op: OpId(1), writes: Space::ALL.map(write).to_vec() };
+        assert_eq!(store.commit(&[commit]), [Ok(())]);
+        store.close().unwrap();
+        let engine = Engine::open(&dir.path().join("engine"), &FileOptions::default()).unwrap();
+        engine.put_raw(space, key, stored);
+        dir
+    }
+
+    #[test]
+    fn the_value_of_another_record_is_corrupt_and_the_rest_goes_on() {
+        let stray = record::seal(Space::Objects, b"a", b"sound");
+        let dir = dir_with(Space::Objects, b"b", &stray);
+        let opened = open_file(dir.path(), &FileOptions::default()).unwrap();
+        assert!(!opened.lost_commits);
+        let reader = opened.store.reader();
+        assert_eq!(reader.read(Space::Objects, b"b"), Err(StoreError::Corrupt));
+        let page = reader.scan(&Scan::all(Space::Objects)).unwrap();
+        let expected: [(Bytes, _); 2] =
+            [("a".into(), Ok("sound".into())), ("b".into(), Err(StoreError::Corrupt))];
+        assert_eq!(page.entries, expected);
+    }
+
+    #[test]
+    fn a_damaged_record_of_the_nodes_standing_is_refused_with_the_way_out() {
+        let dir = dir_with(Space::Meta, b"b\x01", b"\x01damaged!");
+        let refused = open_file(dir.path(), &FileOptions::default()).unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("(b\\x01)") && text.contains("move the data directory away"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_format_of_another_version_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("identity"), identity::of_format(9)).unwrap();
+        let refused = open_file(dir.path(), &FileOptions::default()).unwrap_err();
+        assert!(matches!(refused, OpenError::Format { format: 9, .. }), "{refused}");
+    }
 }

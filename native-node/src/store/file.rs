@@ -37,7 +37,8 @@ use std::time::{Duration, Instant};
 pub struct FileOptions {
     /// Memory for blocks and values read from disk.
     pub cache_bytes: u64,
-    /// Writes kept in memory until they are written out as a table, for each kind of record.
+    /// Writes kept in memory until they are written out as a table, for objects and for hints. The
+    /// engine remembers what it was made with: later values have no effect on its directory.
     pub memtable_bytes: u64,
     /// The engine's files may take this much; beyond, commits are refused as `Full`.
     pub used_bytes_max: u64,
@@ -126,6 +127,13 @@ impl Engine {
         let hints = keyspace("hints", options.memtable_bytes, None)?;
         let commits = keyspace("commits", 4 << 20, None)?;
         Ok(Self { spaces: [meta, objects, hints], commits, database })
+    }
+
+    /// Puts bytes into the engine that no store would write.
+    #[cfg(test)]
+    pub fn put_raw(&self, space: Space, key: &[u8], stored: &[u8]) {
+        self.spaces[space as usize].insert(key, stored).unwrap();
+        self.database.persist(PersistMode::SyncAll).unwrap();
     }
 
     /// The marker of the last group; `None` before the first, an error if it is damaged.
@@ -316,7 +324,7 @@ impl Reader for Shared {
         let stored = view.snapshot.get(&self.spaces[space as usize], key);
         let stored = stored.map_err(|error| map_error(&error))?;
         let value =
-            stored.map(|stored| record::unseal(space, key, to_bytes(stored))).transpose()?;
+            stored.map(|stored| record::unseal(space, key, &to_bytes(stored))).transpose()?;
         Ok((value, view.as_of))
     }
 
@@ -337,7 +345,7 @@ impl Reader for Shared {
             let found = guard.into_inner_if(|key| known_key.set(key.clone()).is_ok());
             match (found, known_key.into_inner()) {
                 (Ok((key, Some(stored))), _) => {
-                    let value = record::unseal(scan.space, &key, to_bytes(stored));
+                    let value = record::unseal(scan.space, &key, &to_bytes(stored));
                     filler.push(Bytes::copy_from_slice(&key), value);
                 }
                 (Ok((_, None)), _) => unreachable!("the predicate asks for every value"),

@@ -109,6 +109,13 @@ pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { File::open(dir)?.sync_all() }
 }
 
+/// A file that another version might write.
+#[cfg(test)]
+pub(super) fn of_format(format: u32) -> String {
+    let body = format!("quorate-data {format}\nsomething else\n");
+    format!("{body}check {}\n", check(&body))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,9 +151,7 @@ mod tests {
 
     #[test]
     fn another_format_is_told_apart_from_damage() {
-        let body = "quorate-data 2\nsomething else\n";
-        let text = format!("{body}check {}\n", check(body));
-        assert_eq!(text.parse::<Identity>(), Err(IdentityError::Format(2)));
+        assert_eq!(of_format(2).parse::<Identity>(), Err(IdentityError::Format(2)));
     }
 
     #[test]

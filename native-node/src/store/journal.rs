@@ -8,6 +8,10 @@
 //! - in the active one the next group may be torn, but a group after the next was only
 //!   written once the next had been synced, so its marker in the part cut off is a loss as well.
 //!
+//! The engine refuses to open when the last group reached the disk only in part and its end is there
+//! but not its middle, as a power cut can leave it. Nobody was answered for that group either;
+//! [`JournalWatch::cut_torn_group`] takes it out.
+//!
 //! What is left undetected is damage within the very last group, and if the high-water mark covers
 //! it (after a clean stop it does), that shows too.
 
@@ -15,8 +19,8 @@ use super::record::first_bytes;
 use quorate_core::NodeId;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::Path;
+use std::io::{self, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
 
 /// Names a group of commits: stored with it, and found again in the raw journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,10 @@ pub(super) struct Marker {
 /// Begins a marker. The first byte occurs in no UTF-8 text, which makes the search quick.
 const MAGIC: [u8; 16] = *b"\xf9quorate-commits";
 const MARKER_BYTES: usize = 16 + 3 * 8 + 8;
+
+/// How the engine ends a batch in its journal: a tag, a checksum, this trailer.
+const TRAILER: [u8; 4] = *b"FJL\x03";
+const BATCH_END_BYTES: usize = 1 + 8 + TRAILER.len();
 
 impl Marker {
     pub fn encode(self) -> [u8; MARKER_BYTES] {
@@ -66,6 +74,7 @@ pub(super) struct JournalWatch {
 
 #[derive(Debug)]
 struct Watched {
+    path: PathBuf,
     /// Kept open: its length tells what was cut off even if the engine deletes the file meanwhile.
     file: File,
     active: bool,
@@ -89,13 +98,36 @@ impl JournalWatch {
         let journals = numbered
             .into_iter()
             .map(|(number, path)| {
-                let mut file = File::open(path)?;
+                let mut file = File::open(&path)?;
                 let mut markers = find_markers(&mut file)?;
                 markers.retain(|(_, marker)| marker.node == node);
-                Ok(Watched { file, active: Some(number) == newest, markers })
+                Ok(Watched { path, file, active: Some(number) == newest, markers })
             })
             .collect::<io::Result<_>>()?;
         Ok(Self { node, journals })
+    }
+
+    /// Cuts the last group off the active journal, unless it is known to have been durable: the
+    /// high-water mark covers it. Says whether it has.
+    pub fn cut_torn_group(&self, mark: u64) -> io::Result<bool> {
+        let Some(active) = self.journals.iter().find(|journal| journal.active) else {
+            return Ok(false);
+        };
+        let [.., (whole_end, whole), (_, torn)] = active.markers[..] else { return Ok(false) };
+        if torn.last <= mark || torn.first != whole.last + 1 {
+            return Ok(false);
+        }
+        // The marker is the last record of its batch; what follows is the end of the batch.
+        let mut file = File::options().read(true).write(true).open(&active.path)?;
+        let mut batch_end = [0; BATCH_END_BYTES];
+        file.seek(io::SeekFrom::Start(whole_end))?;
+        file.read_exact(&mut batch_end)?;
+        if batch_end[BATCH_END_BYTES - TRAILER.len()..] != TRAILER {
+            return Ok(false);
+        }
+        file.set_len(whole_end + BATCH_END_BYTES as u64)?;
+        file.sync_all()?;
+        Ok(true)
     }
 
     /// The last commit known to be lost, if any, now that the engine has opened and holds
@@ -176,7 +208,7 @@ mod tests {
             at += (filler.len() + MARKER_BYTES) as u64;
             expected.push((at, marker(n, n)));
         }
-        io::Seek::rewind(&mut file).unwrap();
+        file.rewind().unwrap();
         assert_eq!(find_markers(&mut file).unwrap(), expected);
     }
 

@@ -1,4 +1,5 @@
 //! Nodes' links and ports without nodes, and a peer made by hand.
+#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(missing_docs, reason = "a test harness")]
 
