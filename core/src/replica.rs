@@ -8,14 +8,14 @@
 
 use crate::actor::Actors;
 use crate::event::Event;
-use crate::id::{Actor, Digest, Key, NodeId, Run};
+use crate::id::{Digest, Key, NodeId, Run};
 use crate::io::{Space, StoreCommand, StoreError, StoreReply, Write};
 use crate::message::{Body, Nack, Re, ReadAnswer};
 use crate::node::{Node, Then, read_value};
 use crate::record::{HintRecord, ObjectRecord, decode_record, encode_record, hint_key, object_key};
 use crate::repair::Repairs;
 use crate::siblings::Siblings;
-use crate::version::{Dot, VersionVector};
+use crate::version::Dot;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -498,7 +498,7 @@ impl Node {
                 let mut dot = self.replica.actors.owner_dot(&siblings, &context);
                 #[cfg(feature = "mutants")]
                 if self.mutant(crate::config::Mutant::ForgetfulActor) {
-                    let actor = Actor(Run(self.me.0), 0);
+                    let actor = crate::id::Actor(Run(self.me.0), 0);
                     dot = Dot(actor, siblings.context().get(actor).max(context.get(actor)) + 1);
                 }
                 match self.update(op, siblings, &context, dot) {
