@@ -17,6 +17,9 @@ pub struct Host {
     pub last_commit: OpId,
     pub replies: BTreeMap<RequestId, Vec<Result<Reply, RequestError>>>,
     pub events: Vec<Event>,
+    /// A scan of this node's store is answered only after the next one was asked for.
+    pub slow_scans: bool,
+    held: VecDeque<(OpId, Result<StoreReply, StoreError>)>,
 }
 
 /// A network of nodes with one clock.
@@ -52,6 +55,8 @@ impl Host {
             last_commit: OpId::default(),
             replies: BTreeMap::new(),
             events: vec![],
+            slow_scans: false,
+            held: VecDeque::new(),
         }
     }
 
@@ -132,14 +137,31 @@ impl Net {
             match output {
                 Output::Send { to, message } => self.wire.push_back((at, to, message)),
                 Output::Store { op, command } => {
+                    let hold = host.slow_scans && matches!(command, StoreCommand::Scan { .. });
                     let result = host.execute(op, command);
-                    host.node.handle(self.now, Input::Stored { op, result });
+                    if hold {
+                        host.held.push_back((op, result));
+                    } else {
+                        host.node.handle(self.now, Input::Stored { op, result });
+                    }
                 }
                 Output::Reply { id, result } => host.replies.entry(id).or_default().push(result),
                 Output::Event(event) => host.events.push(event),
                 Output::Peer { .. } => {}
             }
         }
+    }
+
+    /// Answers a scan that waits for longer than the others, if one waits behind another.
+    fn release_one_scan(&mut self) -> bool {
+        let quiet = self.wire.is_empty();
+        let late = self.hosts.iter_mut().find_map(|(id, host)| {
+            let ripe = quiet || host.held.len() > 1;
+            ripe.then(|| host.held.pop_front()).flatten().map(|(op, result)| (*id, op, result))
+        });
+        let Some((id, op, result)) = late else { return false };
+        self.input(id, Input::Stored { op, result });
+        true
     }
 
     pub fn link_all(&mut self, node: NodeId) {
@@ -200,6 +222,10 @@ impl Net {
                 let bytes = codec::encode_message(&message);
                 assert_eq!(codec::decode_message(&bytes).as_ref(), Ok(&message));
                 self.input(to, Input::Message { from, message });
+                self.release_one_scan();
+            }
+            if self.release_one_scan() {
+                continue;
             }
             let next = self
                 .hosts
