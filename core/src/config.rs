@@ -45,6 +45,8 @@ pub struct Limits {
     pub requests_max: u32,
     /// A client's write that would leave more siblings is refused.
     pub siblings_max: u32,
+    /// A client's write that would leave siblings of more bytes together is refused.
+    pub siblings_bytes_max: u64,
     /// Bytes of hints kept for other nodes; a fallback refuses its ack beyond.
     pub hint_bytes_max: u64,
     /// Hints in flight to one returning owner at once.
@@ -64,6 +66,7 @@ impl Default for Limits {
         Self {
             requests_max: 10_000,
             siblings_max: 100,
+            siblings_bytes_max: 256 << 20,
             hint_bytes_max: 4 << 30,
             hint_deliveries_max: 32,
             list_page_max: 1_000,

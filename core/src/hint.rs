@@ -100,9 +100,10 @@ impl Node {
 
     pub(crate) fn on_hint_count(&mut self, result: Result<StoreReply, StoreError>) {
         let Ok(StoreReply::Page { entries, more, .. }) = result else {
-            return self.stop(
-                "the hints cannot be read: check the disk, then start the node again".into(),
-            );
+            // A damaged page is no reason to stop: what can be read is still handed over.
+            self.hints.counted = true;
+            self.counters.records_corrupt += 1;
+            return self.reject(self.me, "some of the hints it keeps cannot be read".into());
         };
         for (key, record) in &entries {
             let bytes = record.as_ref().map_or(0, Bytes::len);

@@ -254,6 +254,16 @@ pub enum RequestError {
         /// The limit.
         max: u32,
     },
+    /// The write would leave siblings of too many bytes together.
+    #[error(
+        "the write would leave siblings of {would_be} bytes together and the limit is {max}: read the object, merge its values and write with the context of that read"
+    )]
+    SiblingsTooLarge {
+        /// How many bytes there would be.
+        would_be: u64,
+        /// The limit.
+        max: u64,
+    },
     /// Too few nodes can be reached. Nothing was written, or `may_have_happened` says otherwise.
     #[error("{param}={need} needs {need} nodes and {have} can be reached{}", maybe(*.may_have_happened))]
     Unavailable {

@@ -44,6 +44,7 @@ pub const WRITE_IDS_MAX: usize = 16;
 
 /// An object: what has been seen, and the values that nothing seen has replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Siblings {
     #[serde(rename = "c")]
     context: VersionVector,
@@ -51,6 +52,31 @@ pub struct Siblings {
     values: BTreeMap<Dot, Value>,
     #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
     writes: Vec<WriteRecord>,
+}
+
+/// What a peer or a disk says an object is.
+#[derive(Deserialize)]
+struct Unchecked {
+    #[serde(rename = "c")]
+    context: VersionVector,
+    #[serde(rename = "v")]
+    values: BTreeMap<Dot, Value>,
+    #[serde(rename = "w", default)]
+    writes: Vec<WriteRecord>,
+}
+
+impl TryFrom<Unchecked> for Siblings {
+    type Error = &'static str;
+    fn try_from(Unchecked { context, values, writes }: Unchecked) -> Result<Self, Self::Error> {
+        if !values.keys().all(|&dot| context.covers(dot)) {
+            return Err("a value whose dot its context does not cover");
+        }
+        let ordered = writes.is_sorted_by(|a, b| a > b);
+        if writes.len() > WRITE_IDS_MAX || !ordered {
+            return Err("write ids that no replica would keep");
+        }
+        Ok(Self { context, values, writes })
+    }
 }
 
 impl Siblings {
@@ -86,9 +112,12 @@ impl Siblings {
     pub fn write(&self, id: WriteId) -> Option<&WriteRecord> {
         self.writes.iter().find(|record| record.id == id)
     }
-    /// How many values a write with `context` would leave, itself included.
-    pub fn len_after_write(&self, context: &VersionVector) -> usize {
-        self.values.keys().filter(|&&dot| !context.covers(dot)).count() + 1
+    /// How many values a write with `context` would keep beside its own, and their bytes.
+    pub fn kept_by_write(&self, context: &VersionVector) -> (usize, u64) {
+        let kept = self.values.iter().filter(|(dot, _)| !context.covers(**dot));
+        kept.fold((0, 0), |(count, bytes), (_, value)| {
+            (count + 1, bytes + value.bytes.len() as u64)
+        })
     }
 
     /// A client's write: drops the values its context covers and adds one under a fresh dot.

@@ -221,3 +221,34 @@ fn a_bucket_without_siblings_shows_the_newest() {
         assert_eq!(texts(&net.get(at, &key("k"))), [text]);
     }
 }
+
+#[test]
+fn a_write_that_would_leave_too_many_siblings_is_refused_and_a_resolving_one_never() {
+    let mut net = Net::cluster(1);
+    for n in 0..100 {
+        net.put(1, Put::new(key("k"), value(&format!("v{n}")))).unwrap();
+    }
+    let refused = net.put(1, Put::new(key("k"), value("one more")));
+    assert_eq!(refused, Err(RequestError::TooManySiblings { would_be: 101, max: 100 }));
+    let all = net.get(1, &key("k"));
+    assert_eq!(texts(&all).len(), 100);
+    let mut resolving = Put::new(key("k"), value("merged"));
+    resolving.context = Some(context(&all));
+    net.put(1, resolving).unwrap();
+    assert_eq!(texts(&net.get(1, &key("k"))), ["merged"]);
+}
+
+#[test]
+fn siblings_are_bounded_in_bytes_and_a_value_alone_is_not_refused_for_it() {
+    let mut config = Config::default();
+    config.limits.siblings_bytes_max = 10;
+    let boot = common::boot(NodeId(1), 1, Some(common::found()));
+    let mut net = Net::cluster(1);
+    net.hosts.insert(NodeId(1), common::Host::new(config, boot, net.now));
+    net.put(1, Put::new(key("k"), value("twelve bytes"))).unwrap();
+    let refused = net.put(1, Put::new(key("k"), value("more")));
+    assert_eq!(refused, Err(RequestError::SiblingsTooLarge { would_be: 16, max: 10 }));
+    let mut resolving = Put::new(key("k"), value("twelve bytes"));
+    resolving.context = Some(context(&net.get(1, &key("k"))));
+    net.put(1, resolving).unwrap();
+}

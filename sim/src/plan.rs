@@ -100,10 +100,12 @@ impl Plan {
             hint_retry: Duration::from_millis(rng.pick(&[300, 1_000])),
             linger: Duration::from_millis(rng.pick(&[1_000, 5_000])),
         };
-        let faults: Vec<_> = Fault::ALL
-            .into_iter()
-            .filter_map(|fault| rng.per_mille(400).then(|| (fault, rng.range(2, 25) * SECOND)))
-            .collect();
+        let mut faults = Vec::new();
+        for fault in Fault::ALL {
+            if rng.per_mille(400) {
+                faults.push((fault, rng.range(2, 25) * SECOND));
+            }
+        }
         let world = WorldPlan {
             seed,
             members,

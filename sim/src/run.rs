@@ -18,7 +18,7 @@ use crate::rng::Rng;
 use crate::workload::{Client, Sent};
 use crate::world::{SECOND, World};
 use bytes::Bytes;
-use quorate_core::{ClaimMember, Key, Mutant, Put, RequestId, Ring};
+use quorate_core::{Key, Mutant, Put, RequestId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -181,18 +181,11 @@ impl Simulation {
     }
 
     fn name_keys(&self) -> Vec<KnownKey> {
-        let members = self.plan.world.members.iter().enumerate().map(|(at, member)| {
-            let claim = ClaimMember { weight: member.weight, zone: member.zone.clone() };
-            (self.world.node_id(at), claim)
-        });
         let partitions = self.world.partitions();
-        let ring = Ring::new(&members.collect(), partitions);
         (0..self.plan.keys)
             .map(|key| {
                 let name = Key::new(BUCKET, format!("key {key:02}")).expect("short and not empty");
-                let list = ring.preference_list(name.token().partition(partitions));
-                let owners = list.iter().take(usize::from(self.n));
-                let owners = owners.filter_map(|&id| self.world.host_of(id)).collect();
+                let owners = self.world.owners(&name, self.n);
                 KnownKey { object: object_key(&name, partitions), name, owners }
             })
             .collect()

@@ -64,7 +64,9 @@ pub(crate) fn command_bytes(command: &StoreCommand) -> Vec<u8> {
         StoreCommand::Scan { space, start, end, limit, bytes_limit } => {
             out.extend_from_slice(&[1, *space as u8, u8::from(end.is_some())]);
             put(&mut out, start);
-            end.iter().for_each(|end| put(&mut out, end));
+            if let Some(end) = end {
+                put(&mut out, end);
+            }
             out.extend_from_slice(&limit.to_be_bytes());
             out.extend_from_slice(&bytes_limit.to_be_bytes());
         }
@@ -73,7 +75,9 @@ pub(crate) fn command_bytes(command: &StoreCommand) -> Vec<u8> {
             for write in writes {
                 out.extend_from_slice(&[write.space as u8, u8::from(write.value.is_some())]);
                 put(&mut out, &write.key);
-                write.value.iter().for_each(|value| put(&mut out, value));
+                if let Some(value) = &write.value {
+                    put(&mut out, value);
+                }
             }
         }
     }
@@ -88,14 +92,14 @@ pub(crate) fn answer_bytes(result: &Result<StoreReply, StoreError>) -> Vec<u8> {
         Ok(StoreReply::Value { value, as_of }) => {
             out.push(1);
             out.extend_from_slice(&as_of.0.to_be_bytes());
-            value.iter().for_each(|value| out.extend_from_slice(value));
+            out.extend_from_slice(value.as_deref().unwrap_or_default());
         }
         Ok(StoreReply::Page { entries, more, as_of }) => {
             out.extend_from_slice(&[2, u8::from(*more)]);
             out.extend_from_slice(&as_of.0.to_be_bytes());
             for (key, value) in entries {
                 out.extend_from_slice(key);
-                value.iter().for_each(|value| out.extend_from_slice(value));
+                out.extend_from_slice(value.as_deref().unwrap_or_default());
             }
         }
         Err(error) => out.extend_from_slice(format!("{error:?}").as_bytes()),

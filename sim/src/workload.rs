@@ -24,6 +24,9 @@ pub(crate) struct Seen {
     values: Vec<Shown>,
 }
 
+/// The longest a client waits after an error, in microseconds.
+const BACK_OFF_MAX: u64 = 400_000;
+
 /// One client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Client {
@@ -99,9 +102,9 @@ impl Simulation {
         (get.r, get.pr, get.sloppy) = (Some(Need::All), Some(Need::All), false);
         let promises = self.history.key(key).promises.len();
         let asked = ReadAsked { key, n, r: n, pr: n, promises };
-        let acked = self.history.key(key).acked.len();
+        let before = self.history.key(key).acked.len();
         self.world.counts.add(Group::Operations, "final reads", 1);
-        self.send(None, host, key, Request::Get(get), What::FinalRead(asked, acked));
+        self.send(None, host, key, Request::Get(get), What::FinalRead(asked, before));
     }
 
     fn write(
@@ -182,14 +185,18 @@ impl Simulation {
             && let Some(sent) = self.sent.get(&id).cloned()
         {
             self.world.counts.add(Group::Outcomes, "given up by the client", 1);
-            self.go_on(client, &sent, false);
+            self.go_on(client, &sent, false, false);
         }
     }
 
     /// The client goes on: tries its write again, or thinks and does something else.
-    fn go_on(&mut self, client: usize, sent: &Sent, certain: bool) {
+    fn go_on(&mut self, client: usize, sent: &Sent, certain: bool, pleased: bool) {
         self.clients[client].waits_for = None;
-        let think = self.rng_clients.below(self.plan.think_max);
+        let mut think = self.rng_clients.below(self.plan.think_max);
+        if !pleased {
+            // Without this, an outage would eat all operations in no time.
+            think += self.rng_clients.below(BACK_OFF_MAX);
+        }
         let retry = !certain && self.rng_clients.per_mille(self.plan.mix.retries);
         match &sent.what {
             What::Write(op, asked, put) if retry && self.history.op(*op).attempts < 5 => {
@@ -224,6 +231,7 @@ impl Simulation {
         let Some(sent) = self.sent.remove(&reply.id) else { return };
         let waiting =
             sent.client.filter(|&client| self.clients[client].waits_for == Some(reply.id));
+        let pleased = matches!(reply.result, Some(Ok(_)));
         let certain = match reply.result {
             None => {
                 self.world.counts.add(Group::Outcomes, "connections lost", 1);
@@ -237,15 +245,15 @@ impl Simulation {
                 self.count(&result);
                 match &sent.what {
                     What::Read(asked) => self.on_read(&sent, *asked, None, result),
-                    What::FinalRead(asked, acked) => {
-                        self.on_read(&sent, *asked, Some(*acked), result)
+                    What::FinalRead(asked, before) => {
+                        self.on_read(&sent, *asked, Some(*before), result)
                     }
                     What::Write(op, asked, _) => self.on_written(&sent, *op, *asked, result),
                 }
             }
         };
         if let Some(client) = waiting {
-            self.go_on(client, &sent, certain);
+            self.go_on(client, &sent, certain, pleased);
         }
     }
 

@@ -51,7 +51,7 @@ fn parse_mutant(text: &str) -> Result<NamedMutant, String> {
 }
 
 /// Seeds that each mutant has to be caught in.
-const MUTANT_SEEDS: u64 = 400;
+const MUTANT_SEEDS: u64 = 200;
 
 /// Runs the command.
 pub fn run(args: &SimArgs) -> anyhow::Result<()> {
@@ -76,12 +76,12 @@ pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     let mutant = args.mutant.map(|named| named.1);
     let batch = run_batch(args.from, args.seeds, mutant, true, args.keep_going)?;
     println!("{}", batch.counts);
-    let (simulated, real) = (batch.simulated / SECOND, batch.elapsed.as_secs_f64().max(0.001));
+    let simulated = batch.simulated / SECOND;
     println!(
-        "{} seeds twice in {real:.1} s: {:.1} seeds/s, {simulated} s of virtual time, {:.0} times real time",
+        "{} seeds twice in {:.1} s: {} seeds/s, {simulated} s of virtual time",
         batch.done,
-        batch.done as f64 / real,
-        simulated as f64 / real
+        batch.elapsed.as_secs_f32(),
+        per_second(batch.done, batch.elapsed),
     );
     for (seed, violation) in batch.failed.iter().skip(1) {
         println!("also seed {seed}: {violation}");
@@ -106,7 +106,7 @@ fn run_one(seed: u64, args: &SimArgs) -> anyhow::Result<()> {
     let mutant = args.mutant.map(|named| named.1);
     let outcome = if args.trace { run_seed(seed, mutant, true) } else { run_twice(seed, mutant) };
     println!("{}", outcome.counts);
-    let hash: String = outcome.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = outcome.hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     println!("seed {seed}: {} s of virtual time, trace {hash}", outcome.simulated / SECOND);
     match outcome.violation {
         None => Ok(()),
@@ -114,20 +114,30 @@ fn run_one(seed: u64, args: &SimArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Runs each mutant over many seeds. A seed that fails without the mutant too proves nothing.
 fn run_mutants(args: &SimArgs) -> anyhow::Result<()> {
-    println!("{:<20} {:>6}  caught by", "mutant", "seed");
+    println!("each mutant in seeds {}..{}", args.from, args.from + MUTANT_SEEDS);
+    println!("{:<18} {:>10} {:>6}  caught by", "mutant", "first seed", "seeds");
     let mut missed = Vec::new();
     for (name, mutant) in Mutant::ALL {
-        match run_batch(args.from, MUTANT_SEEDS, Some(mutant), false, false)?
-            .failed
-            .into_iter()
-            .next()
+        let failed = run_batch(args.from, MUTANT_SEEDS, Some(mutant), false, true)?.failed;
+        if let Some((seed, _)) = failed.first()
+            && let Some(violation) = run_seed(*seed, None, false).violation
         {
-            Some((seed, violation)) => println!("{name:<20} {seed:>6}  {}", violation.invariant),
-            None => {
-                println!("{name:<20} {:>6}  nothing in {MUTANT_SEEDS} seeds", "-");
-                missed.push(name);
-            }
+            fail(*seed, &violation, None)?;
+        }
+        let mut by_rule: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (seed, violation) in &failed {
+            by_rule.entry(violation.invariant).or_insert((*seed, 0)).1 += 1;
+        }
+        let mut rows: Vec<_> = by_rule.into_iter().collect();
+        rows.sort_by_key(|(_, (first, _))| *first);
+        for (rule, (first, seeds)) in rows {
+            println!("{name:<18} {first:>10} {seeds:>6}  {rule}");
+        }
+        if failed.is_empty() {
+            println!("{name:<18} {:>10} {:>6}  nothing", "-", 0);
+            missed.push(name);
         }
     }
     if missed.is_empty() {
@@ -145,6 +155,12 @@ struct Batch {
     elapsed: Duration,
     /// The seeds that failed, in order.
     failed: Vec<(u64, Violation)>,
+}
+
+/// A rate with one digit after the point.
+fn per_second(count: u64, elapsed: Duration) -> String {
+    let tenths = u128::from(count) * 10_000 / elapsed.as_millis().max(1);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 fn cores() -> usize {
@@ -176,16 +192,16 @@ fn run_batch(
             }
             let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
             all.insert(seed, outcome);
-            if show && (all.len() as u64 % 10 == 0 || all.len() as u64 == seeds) {
-                let rate = all.len() as f64 / started.elapsed().as_secs_f64().max(0.001);
-                print!("\r{} of {seeds} seeds, {rate:.1} seeds/s ", all.len());
+            if show && (all.len().is_multiple_of(10) || all.len() as u64 == seeds) {
+                let rate = per_second(all.len() as u64, started.elapsed());
+                print!("\r{} of {seeds} seeds, {rate} seeds/s ", all.len());
                 let _ = std::io::stdout().flush();
             }
         }
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..cores()).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join())
+        workers.into_iter().try_for_each(std::thread::ScopedJoinHandle::join)
     })
     .ok()
     .context("a worker of the simulator panicked outside of a run")?;

@@ -4,6 +4,7 @@
 //! network repeats it; another candidate is tried only where that is harmless: after a refusal, for
 //! a read, or for a write with a write id.
 
+use super::get::LAYOUT_RETRIES_MAX;
 use super::{Operation, Plan};
 use crate::id::{NodeId, Run};
 use crate::message::{Body, Nack, Re, Seq};
@@ -24,6 +25,8 @@ pub(super) struct ForwardOp {
     deadline: Instant,
     /// Was it sent somewhere that may have executed it?
     in_doubt: bool,
+    /// How often a candidate had to learn the layout first.
+    layouts: u8,
 }
 
 /// The forwards of one sender's run that were executed: all up to `floor`, and some above.
@@ -59,9 +62,16 @@ impl Node {
         self.counters.forwarded += 1;
         let deadline = self.now.monotonic + timeout;
         let tried = BTreeSet::from([self.me]);
-        let in_doubt = false;
-        let forward =
-            ForwardOp { origin, request, tried, current: None, timeout, deadline, in_doubt };
+        let forward = ForwardOp {
+            origin,
+            request,
+            tried,
+            current: None,
+            timeout,
+            deadline,
+            in_doubt: false,
+            layouts: 0,
+        };
         let op = self.insert(Operation::Forward(forward));
         self.forward_next(op, plan);
     }
@@ -175,6 +185,19 @@ impl Node {
             return self.forward_refused(op);
         }
         self.end_forward(op, result);
+    }
+
+    /// The candidate did not take it. One that had to learn the layout first (that the cluster was
+    /// opened a moment ago, say) is asked again.
+    pub(super) fn forward_nacked(&mut self, op: u64, from: NodeId, nack: Nack) {
+        if nack == Nack::Layout
+            && let Some(Operation::Forward(forward)) = self.coordinator.operations.get_mut(&op)
+            && forward.layouts < LAYOUT_RETRIES_MAX
+        {
+            forward.layouts += 1;
+            forward.tried.remove(&from);
+        }
+        self.forward_refused(op);
     }
 
     /// The candidate did not execute it: another one may.

@@ -280,7 +280,7 @@ impl Node {
         match (self.coordinator.operations.get(&op), answer) {
             (Some(Operation::Put(_)), answer) => self.copy_answered(op, from, answer),
             (Some(Operation::Get(_)), Err(nack)) => self.get_answered(op, from, Err(nack)),
-            (Some(Operation::Forward(_)), Err(_)) => self.forward_refused(op),
+            (Some(Operation::Forward(_)), Err(nack)) => self.forward_nacked(op, from, nack),
             (Some(Operation::List(_)), Err(nack)) => self.on_list_reply(op, from, Err(nack)),
             _ => {}
         }

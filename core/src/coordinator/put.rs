@@ -238,6 +238,7 @@ impl Node {
         dot: Dot,
     ) -> Option<Updated> {
         let (wall, max) = (self.now.wall, self.config.limits.siblings_max);
+        let bytes_max = self.config.limits.siblings_bytes_max;
         let put = self.put_op(op)?;
         let refusal = match &put.put.value {
             None => {
@@ -246,7 +247,8 @@ impl Node {
             }
             Some(bytes) => {
                 let known = put.put.write_id.and_then(|id| siblings.write(id).copied());
-                let would_be = siblings.len_after_write(context) as u32;
+                let (kept, kept_bytes) = siblings.kept_by_write(context);
+                let (would_be, would_be_bytes) = (kept as u32 + 1, kept_bytes + bytes.len() as u64);
                 match known {
                     Some(record) if record.hash == Digest::of(bytes) => {
                         let dot = Some(record.dot);
@@ -254,6 +256,9 @@ impl Node {
                     }
                     Some(_) => RequestError::WriteIdReused,
                     None if would_be > max => RequestError::TooManySiblings { would_be, max },
+                    None if kept > 0 && would_be_bytes > bytes_max => {
+                        RequestError::SiblingsTooLarge { would_be: would_be_bytes, max: bytes_max }
+                    }
                     None => {
                         // Where the newest wins, a slow clock must not lose to what it replaces.
                         let newest = siblings.newest().map_or(0, |(_, value)| value.modified.0 + 1);

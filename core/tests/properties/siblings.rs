@@ -119,7 +119,7 @@ impl World {
                 let actor = Actor(Run(*replica as u64), self.actors[*replica]);
                 let dot = Dot(actor, self.counters[*replica]);
                 let State { siblings, seen } = &mut self.replicas[*replica];
-                let would_be = siblings.len_after_write(&context);
+                let would_be = siblings.kept_by_write(&context).0 + 1;
                 siblings.write_value(&context, dot, value(dot, *at), id.map(write_id));
                 assert_eq!(siblings.len(), would_be, "as announced by len_after_write");
                 seen.insert(self.updates.len());

@@ -78,7 +78,9 @@ impl From<RequestError> for Problem {
         use RequestError as E;
         let status = match &error {
             E::QuorumExceedsN { .. } | E::BadContext | E::WriteIdReused => StatusCode::BAD_REQUEST,
-            E::TooManySiblings { .. } | E::Refused(_) => StatusCode::CONFLICT,
+            E::TooManySiblings { .. } | E::SiblingsTooLarge { .. } | E::Refused(_) => {
+                StatusCode::CONFLICT
+            }
             E::ReadOnly => StatusCode::INSUFFICIENT_STORAGE,
             // Unavailable, Timeout, NotReady, NotMember, NotOpen, Stopped, Overloaded, and what a
             // newer core may add: this node cannot answer now, another or a later one may.

@@ -4,16 +4,19 @@
 //! passes through the real codec; the world is `Clone`, so a checkpoint is a clone and rewinding is
 //! replaying.
 
+mod machines;
+mod outputs;
+
 use crate::counts::{Counts, Group};
 use crate::disk::{Disk, DiskPlan, Ending};
-use crate::invariants::{Violation, answered, never_forgets};
-use crate::network::{Fate, HostIndex, Network, NetworkPlan};
+use crate::invariants::{Violation, never_forgets};
+use crate::network::{HostIndex, Network, NetworkPlan};
 use crate::rng::Rng;
-use crate::trace::{Trace, answer_bytes, command_bytes};
+use crate::trace::{Trace, answer_bytes};
 use bytes::Bytes;
 use quorate_core::{
-    Boot, Config, Event, Found, Input, Instant, MemberConfig, Node, NodeId, NodeView, Now, OpId,
-    Output, Reply, Request, RequestError, RequestId, Run, Space, WallTime, codec,
+    ClaimMember, Config, Found, Input, Instant, MemberConfig, Node, NodeId, NodeView, Now, OpId,
+    Reply, Request, RequestError, RequestId, Ring, WallTime, codec,
 };
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -238,12 +241,8 @@ impl World {
     pub fn partitions(&self) -> u32 {
         self.plan.partitions
     }
-    /// A host's identity.
-    pub fn node_id(&self, host: HostIndex) -> NodeId {
-        self.hosts[host].id
-    }
     /// The host with an identity.
-    pub fn host_of(&self, id: NodeId) -> Option<HostIndex> {
+    pub(crate) fn host_of(&self, id: NodeId) -> Option<HostIndex> {
         self.by_id.get(&id).copied()
     }
     /// Is a host running?
@@ -291,97 +290,32 @@ impl World {
         id
     }
 
-    /// Starts a host that is off: a new run on the disk as it is.
-    pub fn start(&mut self, at: HostIndex) {
-        if self.is_up(at) {
-            return;
-        }
-        let (run, seed) = (Run(self.names.draw()), self.names.draw());
-        let now = self.clocks(at);
-        let host = &mut self.hosts[at];
-        let boot = Boot {
-            node: host.id,
-            run,
-            meta: host.disk.records(Space::Meta),
-            found: (at == 0).then_some(self.found),
-            lost_commits: false,
-            accept_loss: false,
-        };
-        let config = Config { member: host.member.clone(), ..self.plan.config.clone() };
-        host.node = Some(Node::new(config, boot, seed, now));
-        self.trace.event(self.now, "start", at, &[&run.0.to_be_bytes()], || format!("run {run}"));
-        self.drain(at);
-        for peer in 0..self.hosts.len() {
-            self.offer_link(at, peer);
-        }
-    }
-
-    /// Ends a host that is up as `kill -9` and a power cut would.
-    pub fn crash(&mut self, at: HostIndex) {
-        if !self.is_up(at) {
-            return;
-        }
-        self.trace.event(self.now, "crash", at, &[], String::new);
-        let host = &mut self.hosts[at];
-        host.node = None;
-        host.incarnation += 1;
-        host.tick_at = None;
-        host.linked.clear();
-        host.disk.crash();
-        let forgot = host.disk.ledger.take_forgot();
-        for id in std::mem::take(&mut host.open).into_keys() {
-            self.replies.push(ClientReply { id, host: at, result: None });
-        }
-        self.check_forgot(at, forgot);
-        for peer in 0..self.hosts.len() {
-            let delay = self.notice_delay();
-            self.push_link(delay, peer, at, false, false);
-        }
-    }
-
-    /// Nothing passes in these directions until they are mended.
-    pub fn cut(&mut self, directions: &[(HostIndex, HostIndex)]) {
-        self.trace.event(self.now, "cut", 0, &[], || format!("{directions:?}"));
-        self.network.cut(directions);
-        for &(from, to) in directions {
-            for (host, peer) in [(from, to), (to, from)] {
-                let delay = self.notice_delay();
-                self.push_link(delay, host, peer, false, false);
+    /// Asks a host that is up and lets time pass until its answer; `None`: it never comes.
+    pub fn ask(
+        &mut self,
+        host: HostIndex,
+        request: Request,
+    ) -> Option<Result<Reply, RequestError>> {
+        let id = self.request(host, request);
+        loop {
+            if let Some(at) = self.replies.iter().position(|reply| reply.id == id) {
+                return self.replies.remove(at).result;
+            }
+            if !self.step() {
+                return None;
             }
         }
     }
 
-    /// Undoes a cut.
-    pub fn mend(&mut self, directions: &[(HostIndex, HostIndex)]) {
-        self.trace.event(self.now, "mend", 0, &[], || format!("{directions:?}"));
-        self.network.mend(directions);
-        for &(from, to) in directions {
-            self.offer_link(from, to);
-        }
-    }
-
-    /// A link goes down and comes up again although nothing is wrong with the network.
-    pub fn flap(&mut self, a: HostIndex, b: HostIndex) {
-        self.push_link(0, a, b, false, true);
-        self.push_link(0, b, a, false, true);
-        self.offer_link(a, b);
-    }
-
-    /// Ends all faults: the network is perfect, the disks are quick and have space, all hosts run.
-    pub fn heal(&mut self) {
-        self.network.plan = NetworkPlan::PERFECT;
-        self.network.mend_all();
-        for host in &mut self.hosts {
-            host.disk.full = 0;
-            host.disk.slow = 0;
-            host.disk.plan = DiskPlan::QUICK;
-        }
-        for at in 0..self.hosts.len() {
-            self.start(at);
-            for peer in 0..at {
-                self.offer_link(at, peer);
-            }
-        }
+    /// The owners of a key of a bucket with this N, in order of preference.
+    pub fn owners(&self, key: &quorate_core::Key, n_val: u8) -> Vec<HostIndex> {
+        let members = self.hosts.iter().map(|host| {
+            let claim = ClaimMember { weight: host.member.weight, zone: host.member.zone.clone() };
+            (host.id, claim)
+        });
+        let ring = Ring::new(&members.collect(), self.plan.partitions);
+        let list = ring.preference_list(key.token().partition(self.plan.partitions));
+        list.iter().take(usize::from(n_val)).filter_map(|&id| self.host_of(id)).collect()
     }
 
     /// Runs for a span of virtual time.
@@ -477,124 +411,6 @@ impl World {
             node.handle(now, input);
             self.drain(at);
         }
-    }
-
-    fn drain(&mut self, at: HostIndex) {
-        while let Some(output) = self.hosts[at].node.as_mut().and_then(Node::poll_output) {
-            match output {
-                Output::Send { to, message } => self.send(at, to, &message),
-                Output::Peer { .. } => {} // All pairs of live hosts keep links.
-                Output::Store { op, command } => {
-                    let content = command_bytes(&command);
-                    let number = op.0.to_be_bytes();
-                    self.trace.event(self.now, "store", at, &[&number, &content], || {
-                        format!("{} {command:?}", op.0)
-                    });
-                    let host = &mut self.hosts[at];
-                    let incarnation = host.incarnation;
-                    let (done, ending) = host.disk.issue(self.now, op, command);
-                    self.push(done, Happening::Stored { host: at, incarnation, op, ending });
-                }
-                Output::Reply { id, result } => self.answer(at, id, result),
-                Output::Event(event) => self.observe(at, &event),
-            }
-        }
-        let wanted = self.hosts[at].node.as_ref().and_then(Node::poll_timeout);
-        let wanted = wanted.map(|Instant(deadline)| deadline.max(self.now + 1));
-        if let Some(deadline) = wanted
-            && self.hosts[at].tick_at != wanted
-        {
-            self.push(deadline, Happening::Tick { host: at, at: deadline });
-        }
-        self.hosts[at].tick_at = wanted;
-    }
-
-    fn answer(&mut self, at: HostIndex, id: RequestId, result: Result<Reply, RequestError>) {
-        let said = format!("{result:?}");
-        self.trace.event(self.now, "reply", at, &[&id.0.to_be_bytes(), said.as_bytes()], || {
-            format!("{id:?} {said}")
-        });
-        if self.hosts[at].open.remove(&id).is_none() {
-            self.break_rule(
-                &answered::THIS,
-                format!("n{at} answered {id:?} a second time: {said}"),
-            );
-        }
-        self.replies.push(ClientReply { id, host: at, result: Some(result) });
-    }
-
-    fn observe(&mut self, at: HostIndex, event: &Event) {
-        let said = format!("{event:?}");
-        self.trace.event(self.now, "event", at, &[said.as_bytes()], || said.clone());
-        let what = match event {
-            Event::Rejected { .. } => "peer messages rejected",
-            Event::ReadRepaired { .. } => "read repairs",
-            Event::HintStored { .. } => "hints stored",
-            Event::HintDelivered { .. } => "hints delivered",
-            Event::Corrupt { .. } => "damage noticed",
-            Event::Repaired { .. } => "damage repaired",
-            Event::ActorRotated => "actors rotated",
-            Event::Suspected { suspected: true, .. } => "suspicions",
-            Event::Stopped { .. } => {
-                self.break_rule(&answered::THIS, format!("n{at} stopped without a cause: {said}"));
-                "stops"
-            }
-            _ => return,
-        };
-        self.counts.add(Group::World, what, 1);
-    }
-
-    fn send(&mut self, from: HostIndex, to: NodeId, message: &quorate_core::Message) {
-        let Some(&to_host) = self.by_id.get(&to) else {
-            return self.break_rule(&answered::THIS, format!("n{from} sent to unknown node {to}"));
-        };
-        let bytes = codec::encode_message(message);
-        let receiver = [to_host as u8];
-        self.trace.event(self.now, "send", from, &[&receiver, &bytes], || {
-            format!("to n{to_host}: {:?}", message.body)
-        });
-        let fate = self.network.fate(from, to_host);
-        let mut deliver = |delay, bytes| {
-            self.push(self.now + delay, Happening::Deliver { from, to: to_host, bytes });
-        };
-        match fate {
-            Fate::Once(delay) => deliver(delay, bytes),
-            Fate::Twice(first, second) => {
-                deliver(first, bytes.clone());
-                deliver(second, bytes);
-                self.counts.add(Group::Faults, "messages repeated", 1);
-            }
-            Fate::Lost => self.counts.add(Group::Faults, "messages lost", 1),
-            Fate::Cut => self.counts.add(Group::Faults, "messages cut off", 1),
-        }
-    }
-
-    fn offer_link(&mut self, a: HostIndex, b: HostIndex) {
-        if a == b {
-            return;
-        }
-        for (host, peer) in [(a, b), (b, a)] {
-            let delay = self.links.range(500, 50_000);
-            self.push_link(delay, host, peer, true, false);
-        }
-    }
-
-    /// How long until a host hears that a connection is gone: often at once, sometimes long after.
-    fn notice_delay(&mut self) -> u64 {
-        if self.links.per_mille(700) {
-            self.links.range(100, 5_000)
-        } else {
-            self.links.range(5_000, 10 * SECOND)
-        }
-    }
-
-    fn push_link(&mut self, delay: u64, host: HostIndex, peer: HostIndex, up: bool, flap: bool) {
-        let incarnation = self.hosts[host].incarnation;
-        self.push(self.now + delay, Happening::Link { host, incarnation, peer, up, flap });
-    }
-
-    fn is_cut_between(&self, a: HostIndex, b: HostIndex) -> bool {
-        self.network.is_cut(a, b) || self.network.is_cut(b, a)
     }
 
     fn push(&mut self, at: u64, happening: Happening) {
