@@ -35,6 +35,9 @@ pub(super) struct ListOp {
     waiting: BTreeMap<NodeId, Option<Seq>>,
     answers: Vec<Page>,
     needed: usize,
+    /// Counts the partitions asked, so that this node's own late page of an earlier one is known.
+    /// (Peers' late pages are known by their forgotten questions.)
+    round: u64,
 }
 
 /// The keys of one owner's answer, and where it ended if there are more.
@@ -45,8 +48,8 @@ type Page = (Vec<Bytes>, Option<Bytes>);
 pub(crate) enum KeysFor {
     /// A peer that coordinates a listing.
     Peer(NodeId, Re, usize),
-    /// A listing that this node coordinates.
-    Operation(u64, usize),
+    /// A listing that this node coordinates, in the round for which it asked.
+    Operation(u64, u64, usize),
 }
 
 impl ListOp {
@@ -85,6 +88,7 @@ impl Node {
             waiting: BTreeMap::new(),
             answers: Vec::new(),
             needed: 0,
+            round: 0,
         }));
         self.list_partition(op);
     }
@@ -99,6 +103,8 @@ impl Node {
     /// Asks the owners of the partition that the cursor stands in.
     fn list_partition(&mut self, op: u64) {
         let Some(list) = self.list_op(op) else { return };
+        list.round += 1;
+        let round = list.round;
         let (bucket, cursor) = (list.list.bucket.clone(), list.cursor.clone());
         let limit = (list.limit - list.keys.len()) as u32;
         let owners = self.owners_of(cursor.partition, &bucket);
@@ -108,7 +114,7 @@ impl Node {
             if owner == self.me {
                 if self.vouches_for_keys(&owners) {
                     waiting.insert(owner, None);
-                    let reader = KeysFor::Operation(op, limit as usize);
+                    let reader = KeysFor::Operation(op, round, limit as usize);
                     self.scan_keys(cursor.partition, &bucket, cursor.after.as_ref(), limit, reader);
                 }
             } else if self.detector.healthy(owner) {
@@ -142,6 +148,14 @@ impl Node {
             list.answers.push(page);
         }
         self.settle_list(op);
+    }
+
+    /// This node's own page: one of an earlier partition, which peers settled without it, does not
+    /// stand for the present one.
+    fn on_own_keys(&mut self, op: u64, round: u64, answer: Result<Page, Nack>) {
+        if self.list_op(op).is_some_and(|list| list.round == round) {
+            self.on_list_reply(op, self.me, answer);
+        }
     }
 
     pub(super) fn list_timer(&mut self, op: u64) {
@@ -284,10 +298,12 @@ impl Node {
                 KeysFor::Peer(to, re, _) => {
                     self.send(to, Body::Nack { re, reason: Nack::NotReady });
                 }
-                KeysFor::Operation(op, _) => self.on_list_reply(op, self.me, Err(Nack::NotReady)),
+                KeysFor::Operation(op, round, _) => {
+                    self.on_own_keys(op, round, Err(Nack::NotReady));
+                }
             };
         };
-        let (KeysFor::Peer(.., limit) | KeysFor::Operation(_, limit)) = reader;
+        let (KeysFor::Peer(.., limit) | KeysFor::Operation(.., limit)) = reader;
         let through = if more || entries.len() > limit {
             entries.last().and_then(|(stored, _)| key_part(stored))
         } else {
@@ -300,7 +316,7 @@ impl Node {
             .collect();
         match reader {
             KeysFor::Peer(to, re, _) => self.send(to, Body::ListPage { re, keys, through }),
-            KeysFor::Operation(op, _) => self.on_list_reply(op, self.me, Ok((keys, through))),
+            KeysFor::Operation(op, round, _) => self.on_own_keys(op, round, Ok((keys, through))),
         }
     }
 }
