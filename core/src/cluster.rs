@@ -530,7 +530,8 @@ impl Node {
     // Peers.
 
     pub(crate) fn on_heard(&mut self, from: NodeId, message: &Message) {
-        if self.detector.heard(from, message.run, self.now.wall) {
+        let news = self.detector.heard(from, message.run, self.now.wall);
+        if news {
             self.event(Event::Suspected { peer: from, suspected: false });
             self.wake_hints(from);
         }
@@ -539,6 +540,9 @@ impl Node {
             && self.cluster.members().any(|node| node == from)
         {
             self.cluster.compared.insert(from);
+        }
+        if news {
+            self.take_early_requests();
         }
     }
 

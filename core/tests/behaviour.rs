@@ -262,3 +262,36 @@ fn siblings_are_bounded_in_bytes_and_a_value_alone_is_not_refused_for_it() {
     resolving.context = Some(context(&net.get(1, &key("k"))));
     net.put(1, resolving).unwrap();
 }
+
+#[test]
+fn a_node_that_just_started_hears_of_its_peers_before_it_answers_clients() {
+    let mut net = Net::cluster(5);
+    for n in 0..10 {
+        net.put(1, Put::new(key(&format!("k{n}")), value("v"))).unwrap();
+    }
+    net.stop(NodeId(4));
+    net.run(Duration::from_secs(2));
+    net.restart_quietly(NodeId(4));
+    for n in 0..10 {
+        let id = RequestId(1_000 + n);
+        let request = Request::Get(Get::new(key(&format!("k{n}"))));
+        net.input(NodeId(4), Input::Request { id, request });
+    }
+    net.link_all(NodeId(4));
+    net.run(Duration::from_secs(1));
+    for n in 0..10 {
+        assert_eq!(texts(&net.hosts[&NodeId(4)].replies[&RequestId(1_000 + n)][0]), ["v"]);
+    }
+}
+
+#[test]
+fn a_node_that_hears_of_nobody_says_so_soon() {
+    let mut net = Net::cluster(3);
+    net.put(1, Put::new(key("k"), value("v"))).unwrap();
+    net.stop(NodeId(2));
+    net.stop(NodeId(3));
+    net.stop(NodeId(1));
+    net.restart_quietly(NodeId(1));
+    let reply = net.get(1, &key("k"));
+    assert!(matches!(reply, Err(RequestError::Unavailable { need: 2, have: 0, .. })), "{reply:?}");
+}
