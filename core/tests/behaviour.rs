@@ -1,5 +1,7 @@
 //! What a cluster of real nodes does, one behaviour a test.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 mod common;
 
 use common::{Net, context, key, texts, value};

@@ -1,5 +1,7 @@
 //! How commands behave towards nodes that fail: against servers that do nothing but that.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 use quorate_tests::{command, run};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
