@@ -122,3 +122,31 @@ async fn a_disk_that_lost_commits_is_told_and_the_cluster_goes_on() {
     }
     write(&cluster, 60, 70).await;
 }
+
+/// A copy of a data directory that was taken earlier knows nothing of what came after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_copy_vouches_for_nothing_until_it_was_repaired() {
+    let mut cluster = Cluster::start(3).await;
+    let put = async |cluster: &Cluster, value: &str| {
+        let context = cluster.get(0, "/buckets/b/keys/k").await.1;
+        let context = context.map(|context| ("X-Riak-Vclock", context));
+        let headers: Vec<_> = context.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let written = cluster.put(0, "/buckets/b/keys/k?w=3", &headers, value).await;
+        assert_eq!(written.status(), StatusCode::NO_CONTENT);
+    };
+    put(&cluster, "old").await;
+    assert_eq!(cluster.nodes[2].stop().await, Some(0));
+    let (data, copy) = (cluster.nodes[2].data.clone(), cluster.dir().join("backup"));
+    copy_dir(&data, &copy);
+    cluster.start_all().await;
+    put(&cluster, "new").await;
+    assert_eq!(cluster.nodes[2].stop().await, Some(0));
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_dir(&copy, &data);
+    cluster.nodes[2].set_start(Start { flags: vec!["--restored".into()], env: Vec::new() });
+    cluster.nodes[2].start().await;
+    cluster.until_all_up().await;
+    cluster.nodes[2].until("vouches for nothing", |view| view["lost_commits"] == true).await;
+    let (status, _, value) = cluster.get(2, "/buckets/b/keys/k?r=2").await;
+    assert_eq!((status, value.as_str()), (StatusCode::OK, "new"));
+}
