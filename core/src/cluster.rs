@@ -78,6 +78,17 @@ pub(crate) enum Saved {
     Space,
 }
 
+impl Saved {
+    /// The client that waits for it.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Staged(origin, _) => *origin,
+            Self::Bucket(origin, _) => Some(*origin),
+            Self::Merged | Self::Space => None,
+        }
+    }
+}
+
 impl Cluster {
     /// The layout known, once a member.
     pub(crate) fn layout(&self) -> Option<LayoutId> {
@@ -222,10 +233,11 @@ impl Node {
             if let Saved::Staged(..) = saved {
                 self.cluster.staged = None;
             }
-            if let Saved::Staged(Some(origin), _) | Saved::Bucket(origin, _) = saved {
+            if let Some(origin) = saved.origin() {
                 self.reply(origin, Err(RequestError::ReadOnly));
             }
-            return;
+            // Those that wait behind it are tried too: each is answered.
+            return self.stage_next();
         }
         match saved {
             Saved::Merged => {}
@@ -313,6 +325,12 @@ impl Node {
         self.cluster.state.as_ref().is_some_and(|state| state.founder == self.me)
     }
 
+    /// A founder that lost commits may have lost the cluster's opening, or a member: it decides
+    /// nothing about an empty cluster before a member or the operator has told it more.
+    fn may_have_forgotten(&self) -> bool {
+        self.is_founder() && !self.cluster.is_open() && self.cluster.standing.lost_before.is_some()
+    }
+
     // Joining.
 
     pub(crate) fn ask_to_join(&mut self) {
@@ -339,6 +357,8 @@ impl Node {
             self.send(from, refuse("the cluster has as many members as its limit allows"));
         } else if config.weight == 0 {
             self.send(from, refuse("a member's weight is at least 1"));
+        } else if self.may_have_forgotten() {
+            self.send(from, refuse(FORGETFUL));
         } else if self.is_founder() {
             self.stage(Staged::Admit(node, config));
         } else if state.founder != from {
@@ -375,14 +395,22 @@ impl Node {
         let (late, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.cluster.parked).into_iter().partition(|p| p.deadline <= now);
         self.cluster.parked = waiting;
+        let forgetful = self.may_have_forgotten();
         for parked in late {
-            self.reply(parked.origin, Err(RequestError::NotOpen(founder)));
+            let error = if forgetful {
+                RequestError::NotReady(FORGETFUL.into())
+            } else {
+                RequestError::NotOpen(founder)
+            };
+            self.reply(parked.origin, Err(error));
         }
         if self.cluster.parked.is_empty() {
             return self.forget_questions(About::Open);
         }
         let write = self.cluster.parked.iter().any(|p| matches!(p.request, Request::Put(_)));
-        if founder == self.me {
+        if forgetful {
+            // Gossip brings the opening from those who know it.
+        } else if founder == self.me {
             self.release_reads(Seq::MAX);
             if write {
                 self.stage(Staged::Open);
@@ -401,6 +429,9 @@ impl Node {
     pub(crate) fn on_open(&mut self, from: NodeId, re: Re, write: bool) {
         if !self.is_founder() {
             return self.reject(from, "it takes this node for the cluster's founder".into());
+        }
+        if self.may_have_forgotten() {
+            return;
         }
         if write && !self.cluster.is_open() {
             // The asker hears of it when it is durable: by the state that is spread then.
@@ -649,6 +680,8 @@ impl Node {
             Some(RequestError::ReadOnly)
         } else if state.open.is_some() {
             (next.n_val != before.n_val).then(n_val_fixed)
+        } else if self.may_have_forgotten() {
+            Some(RequestError::Refused(FORGETFUL.into()))
         } else if state.founder == self.me {
             return self.stage(Staged::Bucket(origin, bucket, next));
         } else {
@@ -668,6 +701,8 @@ impl Node {
         self.save_cluster(Saved::Bucket(origin, bucket));
     }
 }
+
+const FORGETFUL: &str = "the founding node lost commits and may have forgotten that the cluster holds objects: start the other members, or start the founding node with --accept-loss";
 
 fn n_val_fixed() -> RequestError {
     RequestError::Refused(

@@ -3,13 +3,14 @@
 //!
 //! Invariants: a hint is dropped only when its owner acknowledged exactly what is stored; hints are
 //! bounded in bytes (a full store refuses only its own ack as a fallback) and handed over in pages
-//! of bounded size, one page an owner at a time.
+//! of bounded size, one page an owner at a time; a key that its owner cannot take now delays no
+//! other for ever.
 
 use crate::config::Limits;
 use crate::event::Event;
 use crate::id::{Digest, NodeId};
 use crate::io::{Space, StoreCommand, StoreError, StoreReply, Write};
-use crate::message::{Body, Seq};
+use crate::message::{Body, Nack, Seq};
 use crate::node::{About, Node, Then};
 use crate::record::{HintRecord, after_prefix, decode_record, parse_hint_key};
 use crate::replica::Work;
@@ -30,6 +31,9 @@ pub(crate) struct Hints {
     bytes: u64,
     counted: bool,
     drains: BTreeMap<NodeId, Drain>,
+    /// Where the next pass begins, if the last one met keys that their owner cannot take now:
+    /// those must not keep the others waiting.
+    resume: BTreeMap<NodeId, Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,8 +49,14 @@ struct Drain {
     in_flight: BTreeMap<Seq, (Bytes, Digest)>,
     /// Where the next page begins, if there is one.
     next: Option<Bytes>,
-    /// Hints were seen in this pass; a pass that sees none resets the owner's total.
+    /// Hints were seen or stored in this pass; a whole pass without any resets the owner's total.
     seen: bool,
+    /// It began with the owner's first hint.
+    whole: bool,
+    /// The store has not answered with the next page yet.
+    reading: bool,
+    /// The owner cannot take some of this page now.
+    refused: bool,
 }
 
 impl Hints {
@@ -70,7 +80,16 @@ impl Hints {
         total.bytes = (total.bytes + new).saturating_sub(old);
         self.bytes = (self.bytes + new).saturating_sub(old);
         if total.count == 0 {
+            self.bytes = self.bytes.saturating_sub(total.bytes);
             self.totals.remove(&owner);
+        }
+        if let Some(drain) = self.drains.get_mut(&owner) {
+            drain.seen = true;
+        }
+    }
+    fn resume_at(&mut self, owner: NodeId, next: Option<Bytes>) {
+        if let Some(next) = next {
+            self.resume.insert(owner, next);
         }
     }
     /// Counts by owner, for inspectors.
@@ -134,16 +153,24 @@ impl Node {
     }
 
     pub(crate) fn on_hint_timer(&mut self, owner: NodeId) {
+        if self.hints.drains.get(&owner).is_some_and(|drain| drain.reading) {
+            // The store is slow, and answers in the end.
+            return self.set_hint_patience(owner);
+        }
         // A page that was not answered in time is given up; what is stored stays.
         if let Some(drain) = self.hints.drains.remove(&owner) {
+            self.hints.resume_at(owner, drain.next);
             for seq in drain.in_flight.keys() {
                 self.forget_question(*seq);
             }
         }
         let wanted = self.hints.counted && self.hints.totals.contains_key(&owner);
         if wanted && self.detector.healthy(owner) {
-            self.hints.drains.insert(owner, Drain::default());
-            self.read_hint_page(owner, Bytes::copy_from_slice(&owner.0.to_be_bytes()));
+            let resumed = self.hints.resume.remove(&owner);
+            let drain = Drain { whole: resumed.is_none(), ..Drain::default() };
+            self.hints.drains.insert(owner, drain);
+            let first = || Bytes::copy_from_slice(&owner.0.to_be_bytes());
+            self.read_hint_page(owner, resumed.unwrap_or_else(first));
         }
     }
 
@@ -156,16 +183,24 @@ impl Node {
             bytes_limit: PAGE_BYTES_MAX,
         };
         self.store(command, Then::HintPage(owner));
+        if let Some(drain) = self.hints.drains.get_mut(&owner) {
+            drain.reading = true;
+        }
+        self.set_hint_patience(owner);
+    }
+
+    fn set_hint_patience(&mut self, owner: NodeId) {
         let timing = &self.config.timing;
         let patience = self.now.monotonic + timing.peer_timeout + timing.hint_retry;
         self.timers.set(Timer::Hints(owner), patience);
     }
 
     pub(crate) fn on_hint_page(&mut self, owner: NodeId, result: Result<StoreReply, StoreError>) {
-        if !self.hints.drains.contains_key(&owner) {
-            return;
-        }
+        let Some(drain) = self.hints.drains.get_mut(&owner) else { return };
+        drain.reading = false;
         let Ok(StoreReply::Page { entries, more, .. }) = result else {
+            // That nothing could be read does not mean that nothing is there.
+            drain.seen = true;
             return self.end_drain(owner);
         };
         let next = entries.last().filter(|_| more).map(|(last, _)| next_key(last));
@@ -194,28 +229,42 @@ impl Node {
     fn drop_damaged_hint(&mut self, owner: NodeId, stored: Bytes) {
         self.counters.records_corrupt += 1;
         self.event(Event::HintDamaged { owner });
+        if let Some((_, key)) = parse_hint_key(&stored) {
+            // Something sound may have taken its place since the page was read.
+            return self.enqueue((Space::Hints, stored), &key, Work::DropDamaged);
+        }
         self.hints.changed(&stored, stored.len() as u64, 0);
         let writes = vec![Write { space: Space::Hints, key: stored, value: None }];
         self.store(StoreCommand::Commit { writes }, Then::Cluster(crate::cluster::Saved::Merged));
     }
 
-    pub(crate) fn on_hint_answer(&mut self, owner: NodeId, seq: Seq, acked: bool) {
+    pub(crate) fn on_hint_answer(&mut self, owner: NodeId, seq: Seq, answer: Result<(), Nack>) {
         let Some(drain) = self.hints.drains.get_mut(&owner) else { return };
         let Some((stored, digest)) = drain.in_flight.remove(&seq) else { return };
-        if acked {
-            if let Some((_, key)) = parse_hint_key(&stored) {
-                self.enqueue((Space::Hints, stored), &key, Work::DropHint(digest));
+        match answer {
+            Ok(()) => {
+                if let Some((_, key)) = parse_hint_key(&stored) {
+                    self.enqueue((Space::Hints, stored), &key, Work::DropHint(digest));
+                }
             }
-            return self.continue_drain(owner);
+            // That may be about this key alone: the answers about the others still count.
+            Err(Nack::NotReady | Nack::Busy | Nack::NotOwner) => drain.refused = true,
+            // It cannot take any now: later.
+            Err(Nack::Full | Nack::Layout | Nack::OtherRun) => return self.end_drain(owner),
         }
-        // It cannot take them now: later.
-        self.end_drain(owner);
+        self.continue_drain(owner);
     }
 
     fn continue_drain(&mut self, owner: NodeId) {
         let Some(drain) = self.hints.drains.get_mut(&owner) else { return };
         if !drain.in_flight.is_empty() {
             return;
+        }
+        if drain.refused {
+            // Page by page, with a pause after each, until the owner takes all again.
+            let next = drain.next.take();
+            self.hints.resume_at(owner, next);
+            return self.end_drain(owner);
         }
         match drain.next.take() {
             Some(start) => self.read_hint_page(owner, start),
@@ -228,7 +277,7 @@ impl Node {
         for seq in drain.in_flight.keys() {
             self.forget_question(*seq);
         }
-        if !drain.seen && drain.in_flight.is_empty() && drain.next.is_none() {
+        if drain.whole && !drain.seen && drain.in_flight.is_empty() && drain.next.is_none() {
             // Nothing is stored for it (damaged records can make the count drift): start anew.
             if let Some(total) = self.hints.totals.remove(&owner) {
                 self.hints.bytes = self.hints.bytes.saturating_sub(total.bytes);

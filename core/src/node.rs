@@ -204,6 +204,9 @@ impl Node {
                 let re = Re(run, seq);
                 match self.check_layout(from, layout) {
                     Ok(()) => self.on_object_message(from, re, body),
+                    Err(reason) if matches!(body, Body::Forward { .. }) => {
+                        self.refuse_forward(from, re, reason);
+                    }
                     Err(reason) => self.send(from, Body::Nack { re, reason }),
                 }
             }
@@ -236,7 +239,7 @@ impl Node {
             Some(About::Repair(id)) => {
                 self.on_repair_reply(id, from, crate::message::ReadAnswer::Uninformative);
             }
-            Some(About::Hint) => self.on_hint_answer(from, re.1, answer.is_ok()),
+            Some(About::Hint) => self.on_hint_answer(from, re.1, answer),
             Some(About::Open) | None => {}
         }
     }
@@ -347,7 +350,12 @@ impl Node {
 
     /// Stops for ever: nothing that follows a storage failure can be trusted.
     pub(crate) fn stop(&mut self, reason: String) {
-        for origin in self.open_origins() {
+        let saving = self.commands.values().filter_map(|then| match then {
+            Then::Cluster(saved) => saved.origin(),
+            _ => None,
+        });
+        let waiting: Vec<_> = saving.chain(self.open_origins()).collect();
+        for origin in waiting {
             if let Origin::Client(id) = origin {
                 let result = Err(RequestError::Stopped(reason.clone()));
                 self.outputs.push_back(Output::Reply { id, result });

@@ -66,6 +66,8 @@ pub(crate) enum Work {
     KeepHint(Siblings, MergeFor),
     /// Drop a hint if it still is what its owner acknowledged.
     DropHint(Digest),
+    /// Drop a hint if it still is damaged.
+    DropDamaged,
     /// Restore an object from the other owners.
     Repair,
 }
@@ -420,15 +422,12 @@ impl Node {
             Step::Repairing => {}
             Step::Committing { .. } => self.committed(queue_key, result.map(|_| ())),
             Step::Loading if queue_key.0 == Space::Hints => {
-                let record = read_value(result).ok().flatten();
+                // A record that cannot even be read still counts as one.
+                let record = read_value(result).unwrap_or(Some(Bytes::new()));
                 let hint = match record.as_ref().map(|bytes| decode_record::<HintRecord>(bytes)) {
                     Some(Ok(hint)) => hint,
                     None => HintRecord::default(),
-                    // A damaged hint is lost; what is kept from now on starts a new one.
-                    Some(Err(_)) => {
-                        self.rotate_actor();
-                        HintRecord::default()
-                    }
+                    Some(Err(_)) => return self.change_damaged_hint(queue_key, record),
                 };
                 self.change_hint(queue_key, record, hint);
             }
@@ -544,6 +543,18 @@ impl Node {
         }
         let _ = then;
         ours.merge(copy)
+    }
+
+    /// A damaged hint is lost; what is kept from now on starts a new one.
+    fn change_damaged_hint(&mut self, queue_key: &QueueKey, record: Option<Bytes>) {
+        if let Some(Work::DropDamaged) = self.active_work(queue_key) {
+            let bytes = queue_key.1.len() + record.map_or(0, |bytes| bytes.len());
+            let hint_bytes = Some((bytes as u64, 0));
+            let step = Step::Committing { hint_bytes, repaired: false };
+            return self.commit(queue_key, None, step);
+        }
+        self.rotate_actor();
+        self.change_hint(queue_key, record, HintRecord::default());
     }
 
     fn change_hint(&mut self, queue_key: &QueueKey, record: Option<Bytes>, mut hint: HintRecord) {

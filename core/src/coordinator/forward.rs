@@ -21,6 +21,8 @@ pub(super) struct ForwardOp {
     request: Request,
     tried: BTreeSet<NodeId>,
     current: Option<(NodeId, Seq)>,
+    /// The run that the current candidate was addressed in.
+    run: Run,
     timeout: Duration,
     deadline: Instant,
     /// Was it sent somewhere that may have executed it?
@@ -67,6 +69,7 @@ impl Node {
             request,
             tried,
             current: None,
+            run: self.run,
             timeout,
             deadline,
             in_doubt: false,
@@ -128,6 +131,7 @@ impl Node {
             return;
         };
         forward.current = Some((next, seq));
+        forward.run = run;
         forward.tried.insert(next);
         let patience = self.now.monotonic + self.config.timing.peer_timeout;
         let at =
@@ -190,6 +194,13 @@ impl Node {
     /// The candidate did not take it. One that had to learn the layout first (that the cluster was
     /// opened a moment ago, say) is asked again.
     pub(super) fn forward_nacked(&mut self, op: u64, from: NodeId, nack: Nack) {
+        // A refusal by another run says nothing of the one that was asked: it may have executed
+        // the request before it ended, if the network repeated it.
+        if let Some(Operation::Forward(forward)) = self.coordinator.operations.get(&op)
+            && self.detector.run(from) != Some(forward.run)
+        {
+            return self.forward_lost(op);
+        }
         if nack == Nack::Layout
             && let Some(Operation::Forward(forward)) = self.coordinator.operations.get_mut(&op)
             && forward.layouts < LAYOUT_RETRIES_MAX
@@ -273,6 +284,13 @@ impl Node {
             _ => return self.reject(from, "it forwards a request that nobody forwards".into()),
         };
         self.take_request(Origin::Peer(from, re), request);
+    }
+
+    /// Refuses a forward, which is then not executed either should the network repeat it.
+    pub(crate) fn refuse_forward(&mut self, from: NodeId, re: Re, reason: Nack) {
+        if self.first_time(from, re) {
+            self.send(from, Body::Nack { re, reason });
+        }
     }
 
     /// Remembers a forward; false if this one came before, or may have.

@@ -50,6 +50,15 @@ enum AskState {
 /// How often a question is repeated to a node that had to learn the layout first.
 pub(super) const LAYOUT_RETRIES_MAX: u8 = 3;
 
+impl Ask {
+    fn seq(&self) -> Option<Seq> {
+        match self.state {
+            AskState::Waiting { seq, .. } => seq,
+            _ => None,
+        }
+    }
+}
+
 impl GetOp {
     pub(super) fn waits_for(&self, peer: NodeId) -> bool {
         matches!(self.asked.get(&peer), Some(Ask { state: AskState::Waiting { .. }, .. }))
@@ -82,9 +91,12 @@ impl GetOp {
         // Without `notfound_ok`, "absent" is believed when nobody is left to say otherwise, or
         // when more than half said so and the client is content with that.
         let basic = self.get.basic_quorum && absent.len() > usize::from(self.n() / 2);
-        if basic || tally.pending == 0 {
-            for primary in absent {
+        let believed = basic || tally.pending == 0;
+        for primary in absent {
+            if believed {
                 tally.count(primary);
+            } else {
+                tally.expect(primary);
             }
         }
         tally
@@ -103,11 +115,7 @@ impl GetOp {
             .collect()
     }
     fn questions(&self) -> Vec<Seq> {
-        let seq = |ask: &Ask| match ask.state {
-            AskState::Waiting { seq, .. } => seq,
-            _ => None,
-        };
-        self.asked.values().filter_map(seq).collect()
+        self.asked.values().filter_map(Ask::seq).collect()
     }
     fn next_deadline(&self, linger: Duration) -> Instant {
         let end = self.replied_at.map_or(self.deadline, |at| at + linger);
@@ -216,7 +224,12 @@ impl Node {
                 return self.ask_reader(op, from);
             }
             Ok(ReadAnswer::Uninformative) | Err(_) => {
+                let unanswered = ask.seq();
                 ask.state = AskState::Uninformative;
+                if let Some(seq) = unanswered {
+                    self.forget_question(seq);
+                }
+                let Some(get) = self.get_op(op) else { return };
                 if get.replied_at.is_none() {
                     self.ask_stand_in(op);
                 }

@@ -141,11 +141,12 @@ impl Node {
 
     pub(crate) fn on_list_reply(&mut self, op: u64, from: NodeId, answer: Result<Page, Nack>) {
         let Some(list) = self.list_op(op) else { return };
-        if list.waiting.remove(&from).is_none() {
-            return;
-        }
+        let Some(seq) = list.waiting.remove(&from) else { return };
         if let Ok(page) = answer {
             list.answers.push(page);
+        }
+        if let Some(seq) = seq {
+            self.forget_question(seq);
         }
         self.settle_list(op);
     }

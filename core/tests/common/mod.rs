@@ -10,6 +10,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub type Disk = BTreeMap<(Space, Bytes), Bytes>;
 
+/// Which messages (from, to) do not arrive; they are kept aside.
+pub type Lose = fn(NodeId, NodeId, &Message) -> bool;
+/// Which storage commands are executed but answered only when they are released.
+pub type Hold = fn(NodeId, &StoreCommand) -> bool;
+/// Which storage commands fail, and how.
+pub type Fail = fn(NodeId, &StoreCommand) -> Option<StoreError>;
+
 /// One node with its disk and what it put out and nobody has taken yet.
 pub struct Host {
     pub node: Node,
@@ -17,9 +24,6 @@ pub struct Host {
     pub last_commit: OpId,
     pub replies: BTreeMap<RequestId, Vec<Result<Reply, RequestError>>>,
     pub events: Vec<Event>,
-    /// A scan of this node's store is answered only after the next one was asked for.
-    pub slow_scans: bool,
-    held: VecDeque<(OpId, Result<StoreReply, StoreError>)>,
 }
 
 /// A network of nodes with one clock.
@@ -30,6 +34,14 @@ pub struct Net {
     pub now: Now,
     pub next_request: u64,
     pub next_run: u64,
+    pub lose: Lose,
+    pub lost: Vec<(NodeId, NodeId, Message)>,
+    pub hold: Hold,
+    pub held: VecDeque<(NodeId, OpId, Result<StoreReply, StoreError>)>,
+    pub fail: Fail,
+    /// Which storage commands are not even executed before [`Net::execute_late`].
+    pub late: Hold,
+    pub waiting: VecDeque<(NodeId, OpId, StoreCommand)>,
 }
 
 pub const SECRET: Secret = Secret([1, 2, 3, 4]);
@@ -55,8 +67,6 @@ impl Host {
             last_commit: OpId::default(),
             replies: BTreeMap::new(),
             events: vec![],
-            slow_scans: false,
-            held: VecDeque::new(),
         }
     }
 
@@ -109,6 +119,13 @@ impl Net {
             now: now(1),
             next_request: 0,
             next_run: 100,
+            lose: |_, _, _| false,
+            lost: vec![],
+            hold: |_, _| false,
+            held: VecDeque::new(),
+            fail: |_, _| None,
+            late: |_, _| false,
+            waiting: VecDeque::new(),
         };
         for id in 1..=n {
             let boot = boot(NodeId(id), 1_000 + id, (id == 1).then(found));
@@ -137,13 +154,20 @@ impl Net {
             match output {
                 Output::Send { to, message } => self.wire.push_back((at, to, message)),
                 Output::Store { op, command } => {
-                    let hold = host.slow_scans && matches!(command, StoreCommand::Scan { .. });
-                    let result = host.execute(op, command);
-                    if hold {
-                        host.held.push_back((op, result));
-                    } else {
-                        host.node.handle(self.now, Input::Stored { op, result });
+                    if (self.late)(at, &command) {
+                        self.waiting.push_back((at, op, command));
+                        continue;
                     }
+                    let held = (self.hold)(at, &command);
+                    let result = match (self.fail)(at, &command) {
+                        Some(error) => Err(error),
+                        None => host.execute(op, command),
+                    };
+                    if held {
+                        self.held.push_back((at, op, result));
+                        continue;
+                    }
+                    host.node.handle(self.now, Input::Stored { op, result });
                 }
                 Output::Reply { id, result } => host.replies.entry(id).or_default().push(result),
                 Output::Event(event) => host.events.push(event),
@@ -152,16 +176,43 @@ impl Net {
         }
     }
 
-    /// Answers a scan that waits for longer than the others, if one waits behind another.
-    fn release_one_scan(&mut self) -> bool {
-        let quiet = self.wire.is_empty();
-        let late = self.hosts.iter_mut().find_map(|(id, host)| {
-            let ripe = quiet || host.held.len() > 1;
-            ripe.then(|| host.held.pop_front()).flatten().map(|(op, result)| (*id, op, result))
-        });
-        let Some((id, op, result)) = late else { return false };
-        self.input(id, Input::Stored { op, result });
-        true
+    /// Answers the storage commands that were held, in the order in which they were executed.
+    pub fn release(&mut self) {
+        for (at, op, result) in std::mem::take(&mut self.held) {
+            self.input(at, Input::Stored { op, result });
+        }
+    }
+
+    /// Executes what waited for it, and holds the answers.
+    pub fn execute_late(&mut self) {
+        for (at, op, command) in std::mem::take(&mut self.waiting) {
+            let result = self.hosts.get_mut(&at).unwrap().execute(op, command);
+            self.held.push_back((at, op, result));
+        }
+    }
+
+    /// The hints on all disks, whatever the nodes count.
+    pub fn stored_hints(&self) -> usize {
+        let hints = |host: &Host| host.disk.keys().filter(|(s, _)| *s == Space::Hints).count();
+        self.hosts.values().map(hints).sum()
+    }
+
+    /// Sends a request without waiting for its answer.
+    pub fn start(&mut self, at: u64, request: Request) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.input(NodeId(at), Input::Request { id, request });
+        id
+    }
+
+    /// The answers that a request has had so far.
+    pub fn answers(&self, at: u64, id: RequestId) -> &[Result<Reply, RequestError>] {
+        self.hosts[&NodeId(at)].replies.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The owners of a key, found by who has it once it was written everywhere.
+    pub fn owners(&self, key: &Key) -> Vec<u64> {
+        self.hosts.keys().filter(|id| self.stored(**id, key).is_some()).map(|id| id.0).collect()
     }
 
     pub fn link_all(&mut self, node: NodeId) {
@@ -228,13 +279,13 @@ impl Net {
                 if self.down.contains(&from) || self.down.contains(&to) {
                     continue;
                 }
+                if (self.lose)(from, to, &message) {
+                    self.lost.push((from, to, message));
+                    continue;
+                }
                 let bytes = codec::encode_message(&message);
                 assert_eq!(codec::decode_message(&bytes).as_ref(), Ok(&message));
                 self.input(to, Input::Message { from, message });
-                self.release_one_scan();
-            }
-            if self.release_one_scan() {
-                continue;
             }
             let next = self
                 .hosts
