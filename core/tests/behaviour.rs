@@ -287,3 +287,36 @@ fn a_node_that_hears_of_nobody_says_so_soon() {
     let reply = net.get(1, &key("k"));
     assert!(matches!(reply, Err(RequestError::Unavailable { need: 2, have: 0, .. })), "{reply:?}");
 }
+
+/// Found by the simulator: the owner was heard while the fallback's own hint was on its way to disk.
+#[test]
+fn a_fallbacks_hint_reaches_an_owner_that_returned_before_the_hint_was_durable() {
+    let mut net = Net::cluster(7);
+    let k = key("k");
+    net.put(1, Put::new(k.clone(), value("0"))).unwrap();
+    net.run(Duration::from_secs(3));
+    let owners = net.owners(&k);
+    for owner in &owners {
+        net.stop(NodeId(*owner));
+    }
+    net.run(Duration::from_secs(3));
+    net.hold = |_, command| {
+        let hint = |write: &Write| write.space == Space::Hints;
+        matches!(command, StoreCommand::Commit { writes } if writes.iter().any(hint))
+    };
+    let at = (1..=7).find(|id| !owners.contains(id)).unwrap();
+    let id = net.start(at, Request::Put(Put::new(k.clone(), value("1"))));
+    net.run(Duration::from_millis(1));
+    assert!(!net.held.is_empty() && net.answers(at, id).is_empty());
+    for owner in &owners {
+        net.restart(NodeId(*owner));
+    }
+    net.run(Duration::from_millis(500));
+    net.hold = |_, _| false;
+    net.release();
+    net.run(Duration::from_secs(10));
+    assert_eq!((net.hints(), net.stored_hints()), (0, 0));
+    for owner in owners {
+        assert_eq!(net.stored(NodeId(owner), &k).unwrap().len(), 2);
+    }
+}
