@@ -58,11 +58,19 @@ impl Cluster {
 
     /// Waits until every node knows all members, believes them up, and is ready.
     pub async fn until_whole(&self) {
+        self.until_all_up().await;
         for node in &self.nodes {
-            node.until("is ready and sees all members up", |view| {
+            node.until("is ready", |view| view["ready"] == true).await;
+        }
+    }
+
+    /// Waits until every node knows all members and believes them up.
+    pub async fn until_all_up(&self) {
+        for node in &self.nodes {
+            node.until("sees all members up", |view| {
                 let members = view["members"].as_array().map_or(&[][..], Vec::as_slice);
                 let up = |member: &&Value| member["state"] == "up" || member["state"] == "myself";
-                view["ready"] == true && members.iter().filter(up).count() == self.nodes.len()
+                members.iter().filter(up).count() == self.nodes.len()
             })
             .await;
         }

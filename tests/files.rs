@@ -72,6 +72,20 @@ fn list(root: &Path, dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Copies a folder and all that is in it.
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
 /// xorshift: small, and the same everywhere.
 struct Noise(u64);
 

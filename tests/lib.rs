@@ -3,12 +3,14 @@
 //! Invariant: tests wait for conditions, never for time to pass, and every node dies with its test:
 //! its standard input is a pipe that closes however the test ends.
 
+#![expect(clippy::unwrap_used, reason = "all of this is test code")]
+
 mod cluster;
 mod files;
 mod node;
 
 pub use cluster::{Cluster, Receipt};
-pub use files::{Tree, compare, make};
+pub use files::{Tree, compare, copy_dir, make};
 pub use node::{Node, Start};
 
 use serde_json::Value;

@@ -108,15 +108,11 @@ impl Node {
         let sent =
             std::process::Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status();
         assert!(sent.unwrap().success(), "SIGTERM could not be sent");
+        // Waiting would close the pipe, which is a second signal to stop and cuts the first short.
+        let pipe = child.stdin.take();
         let ended = tokio::time::timeout(WAIT_MAX, child.wait()).await;
+        drop(pipe);
         ended.expect("it stops in time").unwrap().code()
-    }
-
-    /// Waits for a process that ends by itself.
-    pub async fn ended(&mut self) -> Option<i32> {
-        let mut child = self.child.take().expect("it was started");
-        let ended = tokio::time::timeout(WAIT_MAX, child.wait()).await;
-        ended.expect("it ends by itself").unwrap().code()
     }
 
     /// Does it run?

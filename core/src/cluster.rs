@@ -25,6 +25,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// How often a joiner asks to be admitted and a waiting node asks the founder.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
+/// In a cluster of fewer members, a new layout is announced to all at once; in a larger one,
+/// gossip does it.
+const GREET_MAX: usize = 64;
+
 /// What this node knows of its cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cluster {
@@ -200,6 +204,12 @@ impl Node {
             self.cluster.layout = Some(layout);
             self.cluster.compared.clear();
             self.event(Event::LayoutChanged { members: members.len() as u32 });
+            if links.len() < GREET_MAX {
+                // Owners are ready as soon as they hear of each other's layout: say it at once.
+                for (node, _) in &links {
+                    self.tell(*node, |seq| Body::Ping { seq });
+                }
+            }
         }
         for (node, addresses) in links {
             self.keep_link(node, addresses);
@@ -571,7 +581,8 @@ impl Node {
     // Peers.
 
     pub(crate) fn on_heard(&mut self, from: NodeId, message: &Message) {
-        if self.detector.heard(from, message.run, self.now.wall) {
+        let news = self.detector.heard(from, message.run, self.now.wall);
+        if news {
             self.event(Event::Suspected { peer: from, suspected: false });
             self.wake_hints(from);
         }
@@ -580,6 +591,9 @@ impl Node {
             && self.cluster.members().any(|node| node == from)
         {
             self.cluster.compared.insert(from);
+        }
+        if news {
+            self.take_early_requests();
         }
     }
 

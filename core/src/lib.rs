@@ -8,6 +8,7 @@
 //! 3. Wait for a message, a request, a finished storage command or the deadline that
 //!    [`Node::poll_timeout`] names, whichever comes first; give it to [`Node::handle`]; go to 2.
 
+mod actor;
 mod claim;
 mod cluster;
 pub mod codec;

@@ -27,6 +27,8 @@ pub struct Node {
     pub(crate) run: Run,
     pub(crate) accept_loss: bool,
     pub(crate) now: Now,
+    /// Until then, silence of a peer says nothing about it.
+    pub(crate) settled_at: Instant,
     pub(crate) timers: Timers,
     pub(crate) rng: Rng,
     pub(crate) counters: Counters,
@@ -92,7 +94,9 @@ pub(crate) enum Origin {
 impl Node {
     /// Starts a run of a node. Drain [`Node::poll_output`] afterwards.
     pub fn new(config: Config, boot: Boot, seed: u64, now: Now) -> Self {
+        let settled_at = now.monotonic + config.timing.peer_timeout;
         let mut node = Self {
+            settled_at,
             config,
             me: boot.node,
             run: boot.run,
@@ -113,6 +117,7 @@ impl Node {
             questions: BTreeMap::new(),
             last_seq: 0,
         };
+        node.timers.set(Timer::Settled, settled_at);
         node.start_cluster(&boot);
         node.count_hints(None);
         node
@@ -261,6 +266,7 @@ impl Node {
             Timer::Probe => self.probe(),
             Timer::Join => self.ask_to_join(),
             Timer::Open => self.on_open_timer(),
+            Timer::Settled => self.take_early_requests(),
             Timer::Space => self.probe_space(),
             Timer::Hints(owner) => self.on_hint_timer(owner),
             Timer::Operation(op) => self.on_operation_timer(op),

@@ -6,15 +6,16 @@
 //! that carried a dot fails or a record turns out damaged, before the key's queue goes on; a key
 //! that cannot be vouched for takes no change before it was merged from enough others (`repair`).
 
+use crate::actor::Actors;
 use crate::event::Event;
-use crate::id::{Actor, Digest, Key, NodeId, Run};
+use crate::id::{Digest, Key, NodeId, Run};
 use crate::io::{Space, StoreCommand, StoreError, StoreReply, Write};
 use crate::message::{Body, Nack, Re, ReadAnswer};
 use crate::node::{Node, Then, read_value};
 use crate::record::{HintRecord, ObjectRecord, decode_record, encode_record, hint_key, object_key};
 use crate::repair::Repairs;
 use crate::siblings::Siblings;
-use crate::version::{Dot, VersionVector};
+use crate::version::Dot;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,18 +30,6 @@ pub(crate) struct Replica {
     next_gather: u64,
     pub(crate) repairs: Repairs,
     pub(crate) actors: Actors,
-}
-
-/// Who names this node's dots.
-#[derive(Clone, Debug)]
-pub(crate) struct Actors {
-    /// As an owner: one actor with one counter over all keys.
-    owner: Actor,
-    counter: u64,
-    /// The next actor of this run.
-    next: u32,
-    /// Actors before this one may have named dots that were forgotten.
-    trusted_from: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -115,62 +104,17 @@ struct Gather {
 
 impl Replica {
     pub(crate) fn new(run: Run) -> Self {
-        let owner = Actor(run, 0);
         Self {
             queues: BTreeMap::new(),
             gathers: BTreeMap::new(),
             next_gather: 0,
             repairs: Repairs::default(),
-            actors: Actors { owner, counter: 0, next: 1, trusted_from: 0 },
+            actors: Actors::new(run),
         }
     }
     /// Keys with work in progress or waiting.
     pub(crate) fn busy_keys(&self) -> u32 {
         self.queues.len() as u32
-    }
-}
-
-impl Actors {
-    /// The dot of an owner's next write, on an object whose context is known.
-    fn owner_dot(&mut self, object: &Siblings, context: &VersionVector) -> Dot {
-        // The context of a client or a peer cannot know more of our actor than we do; if it does
-        // all the same, we have forgotten something.
-        let known = |actor| object.context().get(actor).max(context.get(actor));
-        while known(self.owner) > self.counter {
-            self.rotate();
-        }
-        self.counter += 1;
-        Dot(self.owner, self.counter)
-    }
-    /// The dot of a fallback's next write, under the actor that lives with its hint.
-    fn hint_dot(&mut self, hint: &HintRecord, context: &VersionVector) -> Dot {
-        let Actor(run, _) = self.owner;
-        let named = |actor: Actor| hint.siblings.context().get(actor);
-        let trusted = |actor: &Actor| {
-            actor.0 == run
-                && actor.1 >= self.trusted_from
-                && context.get(*actor) <= named(*actor)
-                && named(*actor) < u64::MAX
-        };
-        if let Some(actor) = hint.actor.filter(trusted) {
-            return Dot(actor, named(actor) + 1);
-        }
-        let mut actor = self.fresh();
-        while named(actor).max(context.get(actor)) > 0 {
-            actor = self.fresh();
-        }
-        Dot(actor, 1)
-    }
-    fn fresh(&mut self) -> Actor {
-        let actor = Actor(self.owner.0, self.next);
-        self.next += 1;
-        actor
-    }
-    /// Leaves all actors behind: something that one of them named may be forgotten.
-    fn rotate(&mut self) {
-        self.trusted_from = self.next;
-        self.owner = self.fresh();
-        self.counter = 0;
     }
 }
 
@@ -555,7 +499,7 @@ impl Node {
                 let mut dot = self.replica.actors.owner_dot(&siblings, &context);
                 #[cfg(feature = "mutants")]
                 if self.mutant(crate::config::Mutant::ForgetfulActor) {
-                    let actor = Actor(Run(self.me.0), 0);
+                    let actor = crate::id::Actor(Run(self.me.0), 0);
                     dot = Dot(actor, siblings.context().get(actor).max(context.get(actor)) + 1);
                 }
                 match self.update(op, siblings, &context, dot) {

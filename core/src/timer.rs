@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Join,
     /// Ask the founder again about the cluster being open, and give up on those that waited.
     Open,
+    /// The run's first moments are over.
+    Settled,
     /// See whether a full disk has space again.
     Space,
     /// Look for hints that can be delivered to this owner.

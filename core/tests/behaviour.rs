@@ -1,5 +1,7 @@
 //! What a cluster of real nodes does, one behaviour a test.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
 mod common;
 
 use common::{Net, context, key, texts, value};
@@ -251,4 +253,70 @@ fn siblings_are_bounded_in_bytes_and_a_value_alone_is_not_refused_for_it() {
     let mut resolving = Put::new(key("k"), value("twelve bytes"));
     resolving.context = Some(context(&net.get(1, &key("k"))));
     net.put(1, resolving).unwrap();
+}
+
+#[test]
+fn a_node_that_just_started_hears_of_its_peers_before_it_answers_clients() {
+    let mut net = Net::cluster(5);
+    for n in 0..10 {
+        net.put(1, Put::new(key(&format!("k{n}")), value("v"))).unwrap();
+    }
+    net.stop(NodeId(4));
+    net.run(Duration::from_secs(2));
+    net.restart_quietly(NodeId(4));
+    for n in 0..10 {
+        let id = RequestId(1_000 + n);
+        let request = Request::Get(Get::new(key(&format!("k{n}"))));
+        net.input(NodeId(4), Input::Request { id, request });
+    }
+    net.link_all(NodeId(4));
+    net.run(Duration::from_secs(1));
+    for n in 0..10 {
+        assert_eq!(texts(&net.hosts[&NodeId(4)].replies[&RequestId(1_000 + n)][0]), ["v"]);
+    }
+}
+
+#[test]
+fn a_node_that_hears_of_nobody_says_so_soon() {
+    let mut net = Net::cluster(3);
+    net.put(1, Put::new(key("k"), value("v"))).unwrap();
+    net.stop(NodeId(2));
+    net.stop(NodeId(3));
+    net.stop(NodeId(1));
+    net.restart_quietly(NodeId(1));
+    let reply = net.get(1, &key("k"));
+    assert!(matches!(reply, Err(RequestError::Unavailable { need: 2, have: 0, .. })), "{reply:?}");
+}
+
+/// Found by the simulator: the owner was heard while the fallback's own hint was on its way to disk.
+#[test]
+fn a_fallbacks_hint_reaches_an_owner_that_returned_before_the_hint_was_durable() {
+    let mut net = Net::cluster(7);
+    let k = key("k");
+    net.put(1, Put::new(k.clone(), value("0"))).unwrap();
+    net.run(Duration::from_secs(3));
+    let owners = net.owners(&k);
+    for owner in &owners {
+        net.stop(NodeId(*owner));
+    }
+    net.run(Duration::from_secs(3));
+    net.hold = |_, command| {
+        let hint = |write: &Write| write.space == Space::Hints;
+        matches!(command, StoreCommand::Commit { writes } if writes.iter().any(hint))
+    };
+    let at = (1..=7).find(|id| !owners.contains(id)).unwrap();
+    let id = net.start(at, Request::Put(Put::new(k.clone(), value("1"))));
+    net.run(Duration::from_millis(1));
+    assert!(!net.held.is_empty() && net.answers(at, id).is_empty());
+    for owner in &owners {
+        net.restart(NodeId(*owner));
+    }
+    net.run(Duration::from_millis(500));
+    net.hold = |_, _| false;
+    net.release();
+    net.run(Duration::from_secs(10));
+    assert_eq!((net.hints(), net.stored_hints()), (0, 0));
+    for owner in owners {
+        assert_eq!(net.stored(NodeId(owner), &k).unwrap().len(), 2);
+    }
 }

@@ -82,6 +82,8 @@ pub struct Settings {
     pub cluster: Option<ClusterId>,
     /// The operator accepts what this disk lost.
     pub accept_loss: bool,
+    /// The data directory was restored from a copy.
+    pub restored: bool,
     /// The longest body of an object.
     pub object_bytes_max: u64,
     /// Bytes kept for other nodes.
@@ -175,6 +177,7 @@ impl Settings {
                 .collect::<Result<_, _>>()?,
             partitions,
             cluster: args.cluster_id.or(file.cluster_id).map(|text| parse_id(&text)).transpose()?,
+            restored: args.restored,
             accept_loss: args.accept_loss.or(file.accept_loss).unwrap_or(false),
             object_bytes_max,
             hint_bytes_max: bytes(

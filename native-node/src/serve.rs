@@ -80,6 +80,10 @@ pub struct ServeArgs {
     /// Go on although this disk lost acknowledged data: what only it held is given up for good.
     #[arg(long, env = "QUORATE_ACCEPT_LOSS", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub accept_loss: Option<bool>,
+    /// This data directory was restored from a copy taken earlier: what it holds may be old, so the
+    /// node vouches for a key only once it was repaired from other nodes. Give it once.
+    #[arg(long)]
+    pub restored: bool,
     /// Longest object body, up to 64MiB. [default: 1MiB]
     #[arg(long, env = "QUORATE_OBJECT_BYTES_MAX", value_name = "BYTES")]
     pub object_bytes_max: Option<String>,
@@ -172,7 +176,7 @@ impl Server {
             run,
             meta: opened.meta,
             found: found(settings)?,
-            lost_commits: opened.lost_commits,
+            lost_commits: opened.lost_commits || (settings.restored && !fresh),
             accept_loss: settings.accept_loss,
         };
         let clock = Clock::start();

@@ -15,6 +15,8 @@ const OWNER_BYTES: usize = 8;
 pub(crate) struct Ledger {
     /// All that was ever durable of an object, as object or as hint.
     seen: BTreeMap<Bytes, VersionVector>,
+    /// Every durable state: what it had seen, and the names of its values.
+    states: BTreeMap<Bytes, Vec<(VersionVector, Vec<Dot>)>>,
     /// What the object's own record says now.
     current: BTreeMap<Bytes, VersionVector>,
     /// Objects of which a hint was ever issued.
@@ -40,7 +42,7 @@ impl Ledger {
                     if let (Some((_, object)), Ok((_, _, siblings))) =
                         (split_hint_key(&write.key), codec::decode_hint(&write.key, value))
                     {
-                        self.seen.entry(object).or_default().merge(siblings.context());
+                        self.remember(&object, &siblings);
                     }
                 }
                 (Space::Objects, value) => {
@@ -63,7 +65,22 @@ impl Ledger {
                 siblings.context()
             ));
         }
+        self.remember(object, siblings);
+    }
+
+    fn remember(&mut self, object: &Bytes, siblings: &Siblings) {
         self.seen.entry(object.clone()).or_default().merge(siblings.context());
+        let values = siblings.values().map(|(dot, _)| dot).collect();
+        let states = self.states.entry(object.clone()).or_default();
+        states.push((siblings.context().clone(), values));
+    }
+
+    /// Was there a durable state that had seen all these values and held none of them? (A hint that
+    /// was handed over since counts: its owner's disk has it.)
+    pub(crate) fn ever_without(&self, object: &Bytes, dots: &[Dot]) -> bool {
+        let mut states = self.states.get(object).into_iter().flatten();
+        states
+            .any(|(seen, values)| dots.iter().all(|dot| seen.covers(*dot) && !values.contains(dot)))
     }
 
     /// The copy is destroyed.

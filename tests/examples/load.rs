@@ -9,6 +9,8 @@
 //! Closed loop: every connection (spread over the nodes) sends its next request when the last one
 //! was answered. Linux only: CPU time is read from `/proc`.
 
+#![allow(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "figures for people")]
+
 use anyhow::{Context as _, bail, ensure};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -123,7 +125,7 @@ fn measure(
         workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).collect()
     });
     let mut micros: Vec<u64> = outcome?.into_iter().flatten().collect();
-    let (elapsed, cpu) = (started.elapsed(), cpu(nodes)? - cpu_before);
+    let (elapsed, cpu) = (started.elapsed(), cpu(nodes)?.saturating_sub(cpu_before));
     micros.sort_unstable();
     let count = micros.len();
     ensure!(count > 0, "nothing was answered");

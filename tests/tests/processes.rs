@@ -1,8 +1,7 @@
 //! Processes, settings and disks: who is refused, which setting wins, what a lost commit does.
 
-use quorate_tests::{Cluster, Node, Start, command, run};
+use quorate_tests::{Cluster, Node, Start, command, copy_dir, run};
 use reqwest::StatusCode;
-use std::path::Path;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_of_different_clusters_refuse_each_other() {
@@ -11,7 +10,7 @@ async fn nodes_of_different_clusters_refuse_each_other() {
     let mut two = Node::new(dir.path(), "two", Start::default());
     one.start().await;
     two.start().await;
-    two.kill().await;
+    assert_eq!(two.stop().await, Some(0));
     two.set_start(Start::join(&one.url));
     two.start().await;
     two.until_logged("different clusters").await;
@@ -112,6 +111,8 @@ async fn a_disk_that_lost_commits_is_told_and_the_cluster_goes_on() {
             node.start().await;
         }
     }
+    // It may not be ready, which is the point; but it must have its links.
+    cluster.until_all_up().await;
     cluster.nodes[2].until("reports lost commits", |view| view["lost_commits"] == true).await;
     let status = run(&mut cluster.quorate(2, &["status"])).await.ok();
     assert!(status.stdout.contains("LOST COMMITS"), "{status:?}");
@@ -122,15 +123,30 @@ async fn a_disk_that_lost_commits_is_told_and_the_cluster_goes_on() {
     write(&cluster, 60, 70).await;
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_dir(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
+/// A copy of a data directory that was taken earlier knows nothing of what came after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_copy_vouches_for_nothing_until_it_was_repaired() {
+    let mut cluster = Cluster::start(3).await;
+    let put = async |cluster: &Cluster, value: &str| {
+        let context = cluster.get(0, "/buckets/b/keys/k").await.1;
+        let context = context.map(|context| ("X-Riak-Vclock", context));
+        let headers: Vec<_> = context.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let written = cluster.put(0, "/buckets/b/keys/k?w=3", &headers, value).await;
+        assert_eq!(written.status(), StatusCode::NO_CONTENT);
+    };
+    put(&cluster, "old").await;
+    assert_eq!(cluster.nodes[2].stop().await, Some(0));
+    let (data, copy) = (cluster.nodes[2].data.clone(), cluster.dir().join("backup"));
+    copy_dir(&data, &copy);
+    cluster.start_all().await;
+    put(&cluster, "new").await;
+    assert_eq!(cluster.nodes[2].stop().await, Some(0));
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_dir(&copy, &data);
+    cluster.nodes[2].set_start(Start { flags: vec!["--restored".into()], env: Vec::new() });
+    cluster.nodes[2].start().await;
+    cluster.until_all_up().await;
+    cluster.nodes[2].until("vouches for nothing", |view| view["lost_commits"] == true).await;
+    let (status, _, value) = cluster.get(2, "/buckets/b/keys/k?r=2").await;
+    assert_eq!((status, value.as_str()), (StatusCode::OK, "new"));
 }

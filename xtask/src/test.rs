@@ -8,7 +8,7 @@ use crate::{release_binary, root, setup, tidy};
 use clap::Args;
 
 /// Seeds that the tests run; `cargo xtask sim --seeds N` runs more.
-const SEEDS: u32 = 500;
+const SEEDS: u32 = 2_000;
 /// Whole-system tests at once: each runs up to five nodes.
 const SYSTEM_TESTS_AT_ONCE: u32 = 2;
 

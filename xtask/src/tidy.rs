@@ -146,9 +146,19 @@ fn architecture(root: &Path, files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let missing = files
         .iter()
         .filter_map(|file| file.strip_prefix(&core).ok())
-        .filter(|name| !map.contains(&*name.to_string_lossy()))
+        .filter(|name| !names(&map, name))
         .map(|name| format!("ARCHITECTURE.md: does not name core/src/{}: add it", name.display()));
     Ok(missing.collect())
+}
+
+/// Does a line name the file, or its folder and then the file?
+fn names(map: &str, file: &Path) -> bool {
+    let whole = file.to_string_lossy();
+    let (folder, name) = whole.rsplit_once('/').unwrap_or(("", &whole));
+    let listed = |line: &str| {
+        line.split_once(&format!("{folder}/")).is_some_and(|(_, rest)| rest.contains(name))
+    };
+    map.lines().any(|line| line.contains(&*whole) || !folder.is_empty() && listed(line))
 }
 
 #[cfg(test)]
@@ -187,5 +197,19 @@ mod tests {
         let exception = concat!("\n#[al", "low(dead_code)]\nfn a() {}\n");
         complains("a.rs", exception, ":2: a lint is switched off");
         complains("x/Cargo.toml", "[package]\n[lints]\n[features]\nworkspace = true\n", "inherit");
+    }
+
+    #[test]
+    fn a_code_map_names_a_file_by_its_path_or_after_its_folder() {
+        let map = "  src/node.rs   dispatch\n  src/coordinator/   get.rs, put.rs\n";
+        for (file, want) in [
+            ("node.rs", true),
+            ("coordinator/get.rs", true),
+            ("coordinator/list.rs", false),
+            ("put.rs/x", false),
+            ("ring.rs", false),
+        ] {
+            assert_eq!(names(map, Path::new(file)), want, "{file}");
+        }
     }
 }

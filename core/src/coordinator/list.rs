@@ -35,8 +35,9 @@ pub(super) struct ListOp {
     waiting: BTreeMap<NodeId, Option<Seq>>,
     answers: Vec<Page>,
     needed: usize,
-    /// How many partitions were asked for: this node's own page may come too late for its own.
-    rounds: u32,
+    /// Counts the partitions asked, so that this node's own late page of an earlier one is known.
+    /// (Peers' late pages are known by their forgotten questions.)
+    round: u64,
 }
 
 /// The keys of one owner's answer, and where it ended if there are more.
@@ -47,8 +48,8 @@ type Page = (Vec<Bytes>, Option<Bytes>);
 pub(crate) enum KeysFor {
     /// A peer that coordinates a listing.
     Peer(NodeId, Re, usize),
-    /// A listing that this node coordinates, in one of its rounds.
-    Operation(u64, u32, usize),
+    /// A listing that this node coordinates, in the round for which it asked.
+    Operation(u64, u64, usize),
 }
 
 impl ListOp {
@@ -87,7 +88,7 @@ impl Node {
             waiting: BTreeMap::new(),
             answers: Vec::new(),
             needed: 0,
-            rounds: 0,
+            round: 0,
         }));
         self.list_partition(op);
     }
@@ -102,8 +103,8 @@ impl Node {
     /// Asks the owners of the partition that the cursor stands in.
     fn list_partition(&mut self, op: u64) {
         let Some(list) = self.list_op(op) else { return };
-        list.rounds += 1;
-        let round = list.rounds;
+        list.round += 1;
+        let round = list.round;
         let (bucket, cursor) = (list.list.bucket.clone(), list.cursor.clone());
         let limit = (list.limit - list.keys.len()) as u32;
         let owners = self.owners_of(cursor.partition, &bucket);
@@ -148,6 +149,14 @@ impl Node {
             self.forget_question(seq);
         }
         self.settle_list(op);
+    }
+
+    /// This node's own page: one of an earlier partition, which peers settled without it, does not
+    /// stand for the present one.
+    fn on_own_keys(&mut self, op: u64, round: u64, answer: Result<Page, Nack>) {
+        if self.list_op(op).is_some_and(|list| list.round == round) {
+            self.on_list_reply(op, self.me, answer);
+        }
     }
 
     pub(super) fn list_timer(&mut self, op: u64) {
@@ -285,17 +294,14 @@ impl Node {
         reader: KeysFor,
         result: Result<StoreReply, StoreError>,
     ) {
-        if let KeysFor::Operation(op, round, _) = reader
-            && self.list_op(op).is_none_or(|list| list.rounds != round)
-        {
-            return;
-        }
         let Ok(StoreReply::Page { entries, more, .. }) = result else {
             return match reader {
                 KeysFor::Peer(to, re, _) => {
                     self.send(to, Body::Nack { re, reason: Nack::NotReady });
                 }
-                KeysFor::Operation(op, ..) => self.on_list_reply(op, self.me, Err(Nack::NotReady)),
+                KeysFor::Operation(op, round, _) => {
+                    self.on_own_keys(op, round, Err(Nack::NotReady));
+                }
             };
         };
         let (KeysFor::Peer(.., limit) | KeysFor::Operation(.., limit)) = reader;
@@ -311,7 +317,7 @@ impl Node {
             .collect();
         match reader {
             KeysFor::Peer(to, re, _) => self.send(to, Body::ListPage { re, keys, through }),
-            KeysFor::Operation(op, ..) => self.on_list_reply(op, self.me, Ok((keys, through))),
+            KeysFor::Operation(op, round, _) => self.on_own_keys(op, round, Ok((keys, through))),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::request::{Answer, Object, Receipt, Reply, Request, RequestError};
 use crate::siblings::Siblings;
 use crate::time::{Duration, Instant};
 use crate::timer::Timer;
+use crate::view::PeerState;
 pub(crate) use list::KeysFor;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Coordinator {
     /// Clients' requests not answered yet.
     pub(crate) requests: u32,
+    /// Clients' requests that came before this run had heard of the owners they concern.
+    early: Vec<(Origin, Request)>,
     last: u64,
     operations: BTreeMap<u64, Operation>,
     /// By sender, the forwards that each of its runs sent here, in the order first heard of.
@@ -118,6 +121,9 @@ impl Node {
         if let Err(error) = self.check_request(&request, &plan) {
             return self.reply(origin, Err(error));
         }
+        if self.is_settling(&plan) && matches!(origin, Origin::Client(_)) {
+            return self.coordinator.early.push((origin, request));
+        }
         let owner = plan.owners.contains(&self.me);
         let able = owner && self.is_ready(&plan.owners);
         let writes = matches!(request, Request::Put(_));
@@ -128,6 +134,21 @@ impl Node {
             return self.start_forward(origin, request, &plan, timeout);
         }
         self.coordinate_forwarded(origin, request, plan, timeout);
+    }
+
+    /// In its first moments a run has heard of nobody: a client need not be told that its owners
+    /// cannot be reached before they had the time to answer.
+    fn is_settling(&self, plan: &Plan) -> bool {
+        let unheard =
+            |&owner: &NodeId| owner != self.me && self.detector.state(owner) == PeerState::Unknown;
+        self.now.monotonic < self.settled_at && plan.owners.iter().any(unheard)
+    }
+
+    /// Somebody was heard, or the first moments are over.
+    pub(crate) fn take_early_requests(&mut self) {
+        for (origin, request) in std::mem::take(&mut self.coordinator.early) {
+            self.take_request(origin, request);
+        }
     }
 
     /// A peer chose this node although it is not an able owner in its own eyes.
@@ -329,6 +350,7 @@ impl Node {
             Operation::Forward(forward) => Some(forward.origin),
             Operation::List(list) => Some(list.origin),
         });
-        operations.chain(self.cluster.parked_origins()).collect()
+        let early = self.coordinator.early.iter().map(|(origin, _)| *origin);
+        operations.chain(early).chain(self.cluster.parked_origins()).collect()
     }
 }

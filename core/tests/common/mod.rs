@@ -240,6 +240,16 @@ impl Net {
     }
 
     pub fn restart_with(&mut self, node: NodeId, change: impl FnOnce(&mut Boot)) {
+        self.start_again(node, change);
+        self.link_all(node);
+    }
+
+    /// Starts a new run whose links are not up yet.
+    pub fn restart_quietly(&mut self, node: NodeId) {
+        self.start_again(node, |_| {});
+    }
+
+    fn start_again(&mut self, node: NodeId, change: impl FnOnce(&mut Boot)) {
         self.next_run += 1;
         let old = self.hosts.remove(&node).unwrap();
         let meta = old
@@ -255,7 +265,6 @@ impl Net {
         self.hosts.insert(node, host);
         self.down.retain(|id| *id != node);
         self.drain(node);
-        self.link_all(node);
     }
 
     /// Lets messages and timers happen for a while.

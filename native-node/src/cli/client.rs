@@ -343,14 +343,14 @@ fn explain(url: &Url, error: &reqwest::Error) -> String {
 
 /// `open`: the write that may or may not have happened.
 fn give_up(reason: &str, tries: usize, open: Option<&Call>) -> CliError {
-    let tried = if tries > 1 { format!(" (after {tries} tries)") } else { String::new() };
+    let effort = if tries > 1 { format!(" (after {tries} tries)") } else { String::new() };
     let again = match open.and_then(|call| call.headers.get(WRITE_ID)?.to_str().ok()) {
         None => String::new(),
         Some(id) => {
             format!("; the write may or may not have happened: repeat it with --write-id {id}")
         }
     };
-    CliError::new(Exit::Unavailable, format!("{reason}{tried}{again}"))
+    CliError::new(Exit::Unavailable, format!("{reason}{effort}{again}"))
 }
 
 #[cfg(test)]

@@ -76,10 +76,13 @@ pub struct Hints {
 impl ClusterView {
     /// Reads a node's answer.
     pub fn parse(body: &[u8]) -> Result<Self, CliError> {
-        serde_json::from_slice(body).map_err(|error| {
+        let mut view: Self = serde_json::from_slice(body).map_err(|error| {
             let error = one_line(&error.to_string());
             CliError::failed(format!("/cluster is not what a Quorate node answers: {error}"))
-        })
+        })?;
+        // Ids are random; people look for names.
+        view.members.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
+        Ok(view)
     }
     /// Where each member's HTTP API is: the first address of each that can be read.
     pub fn member_urls(&self) -> Vec<Url> {

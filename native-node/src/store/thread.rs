@@ -146,12 +146,13 @@ impl StoreThread {
     }
 
     fn end(&mut self) -> Result<(), StoreError> {
+        // The reader first: the store must be the last user of its files, so the committer, which
+        // closes it, learns of the end only when the reader is gone.
         self.reads = None;
-        self.commits = None;
-        // The reader first: the store must be the last user of its files.
         if let Some(reading) = self.reading.take() {
             reading.join().map_err(|panic| StoreError::Io(panic_text(&*panic)))?;
         }
+        self.commits = None;
         match self.committer.take() {
             Some(committer) => {
                 committer.join().unwrap_or_else(|panic| Err(StoreError::Io(panic_text(&*panic))))

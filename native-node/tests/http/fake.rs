@@ -229,7 +229,7 @@ impl Model {
             }
             (Some(_), Some(_)) => return Err(RequestError::WriteIdReused),
             (Some(bytes), None) => {
-                let would_be = siblings.len_after_write(&context) as u32;
+                let would_be = (siblings.kept_by_write(&context).0 + 1) as u32;
                 if would_be > SIBLINGS_MAX {
                     return Err(RequestError::TooManySiblings { would_be, max: SIBLINGS_MAX });
                 }

@@ -55,18 +55,14 @@ pub(crate) fn check(
 }
 
 /// Was the write ever durable here? A delete has no name of its own: it is there where all that it
-/// had seen is known and nothing of it is left.
+/// had seen was known and nothing of it was left.
 fn holds(world: &World, at: HostIndex, object: &Bytes, write: &WriteOp, dot: Option<Dot>) -> bool {
     let ledger = &world.hosts[at].disk.ledger;
     if let Some(dot) = dot {
         return ledger.ever_held(object, dot);
     }
-    let records = records(world, at, object);
-    let left = |record: &Siblings| {
-        record.values().any(|(dot, _)| write.observed.iter().any(|&(_, seen)| seen == dot))
-    };
-    write.observed.iter().all(|&(_, seen)| ledger.ever_held(object, seen))
-        && (records.iter().any(|record| knows(record, write, None)) || !records.iter().any(left))
+    let observed: Vec<Dot> = write.observed.iter().map(|&(_, dot)| dot).collect();
+    ledger.ever_without(object, &observed)
 }
 
 /// Has this record taken in the write?
