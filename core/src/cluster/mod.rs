@@ -5,21 +5,26 @@
 //! open cluster admits nobody (in this version). A node acts on a state only with a commit of it
 //! issued before, so whatever it makes durable later implies that state.
 
+mod founding;
+mod opening;
+
 use crate::claim::ClaimMember;
 use crate::codec::encode;
-use crate::config::{Boot, BucketPatch, BucketProps, Found, MemberConfig, N_VAL_MAX};
+use crate::config::{Boot, BucketProps, Found};
 use crate::event::Event;
 use crate::id::{Digest, LayoutId, NodeId, Partition};
 use crate::io::{Space, StoreCommand, StoreError, Write};
-use crate::membership::{BUCKETS_MAX, BucketRecord, ClusterState, MemberRecord};
-use crate::message::{Body, Message, Nack, Re, Seq};
+use crate::membership::{ClusterState, MemberRecord};
+use crate::message::{Body, Message, Nack};
 use crate::node::{About, Node, Origin, Then};
 use crate::record::{META_CLUSTER, META_STANDING, Standing, decode_record, encode_record};
-use crate::request::{Receipt, Reply, Request, RequestError};
+use crate::request::{Reply, RequestError};
 use crate::ring::Ring;
-use crate::time::{Duration, Instant};
+use crate::time::Duration;
 use crate::timer::Timer;
 use bytes::Bytes;
+use founding::Staged;
+use opening::Parked;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often a joiner asks to be admitted and a waiting node asks the founder.
@@ -45,24 +50,6 @@ pub(crate) struct Cluster {
     changes: VecDeque<Staged>,
     /// Requests that wait until the founder says whether the cluster is open.
     parked: Vec<Parked>,
-}
-
-/// A change that only the founder makes.
-#[derive(Clone, Debug)]
-enum Staged {
-    Admit(NodeId, MemberConfig),
-    Open,
-    Bucket(Origin, Bytes, BucketPatch),
-}
-
-#[derive(Clone, Debug)]
-struct Parked {
-    origin: Origin,
-    request: Request,
-    deadline: Instant,
-    /// The first question to the founder after this request came: an answer to an earlier one
-    /// says nothing about it.
-    asked: Option<Seq>,
 }
 
 /// What follows a commit of the cluster's state.
@@ -279,225 +266,6 @@ impl Node {
         self.save_cluster(Saved::Space);
     }
 
-    // The founder's changes, one after the other.
-
-    fn stage(&mut self, change: Staged) {
-        // Joiners and those who wait for the opening ask again and again: once is enough.
-        let waits = match &change {
-            Staged::Open => self.cluster.changes.iter().any(|c| matches!(c, Staged::Open)),
-            Staged::Admit(node, _) => {
-                let admits = self.cluster.changes.iter().filter_map(|c| match c {
-                    Staged::Admit(node, _) => Some(*node),
-                    _ => None,
-                });
-                let waiting: BTreeSet<_> = admits.collect();
-                let max = self.config.limits.members_max as usize;
-                waiting.contains(node) || waiting.len() >= max
-            }
-            Staged::Bucket(..) => false,
-        };
-        if !waits {
-            self.cluster.changes.push_back(change);
-        }
-        self.stage_next();
-    }
-
-    fn stage_next(&mut self) {
-        while self.cluster.staged.is_none()
-            && let Some(change) = self.cluster.changes.pop_front()
-        {
-            let Some(mut next) = self.cluster.state.clone() else { return };
-            let stamp = next.next_change(self.me);
-            let saved = match change {
-                Staged::Admit(node, config) => {
-                    let full = next.members.len() >= self.config.limits.members_max as usize;
-                    if next.open.is_some() || next.members.contains_key(&node) || full {
-                        continue;
-                    }
-                    next.members.insert(node, MemberRecord { config, change: stamp });
-                    Saved::Staged(None, Bytes::new())
-                }
-                Staged::Open => {
-                    if next.open.is_some() {
-                        continue;
-                    }
-                    next.open = Some(next.layout());
-                    Saved::Staged(None, Bytes::new())
-                }
-                Staged::Bucket(origin, bucket, patch) => {
-                    if next.open.is_some() {
-                        self.reply(origin, Err(n_val_fixed()));
-                        continue;
-                    }
-                    next.buckets.insert(bucket.clone(), BucketRecord { patch, change: stamp });
-                    Saved::Staged(Some(origin), bucket)
-                }
-            };
-            self.cluster.staged = Some(next);
-            self.save_cluster(saved);
-        }
-    }
-
-    fn is_founder(&self) -> bool {
-        self.cluster.state.as_ref().is_some_and(|state| state.founder == self.me)
-    }
-
-    /// A founder that lost commits may have lost the cluster's opening, or a member: it decides
-    /// nothing about an empty cluster before a member or the operator has told it more.
-    fn may_have_forgotten(&self) -> bool {
-        self.is_founder() && !self.cluster.is_open() && self.cluster.standing.lost_before.is_some()
-    }
-
-    // Joining.
-
-    pub(crate) fn ask_to_join(&mut self) {
-        if self.cluster.state.is_some() {
-            return;
-        }
-        let peers: Vec<_> = self.detector.linked().collect();
-        for peer in peers {
-            let config = self.config.member.clone();
-            self.send(peer, Body::Join { node: self.me, config });
-        }
-        self.timers.set(Timer::Join, self.now.monotonic + ASK_AGAIN);
-    }
-
-    pub(crate) fn on_join(&mut self, from: NodeId, node: NodeId, config: MemberConfig) {
-        let Some(state) = &self.cluster.state else { return };
-        let refuse = |reason: &str| Body::JoinRefused { node, reason: reason.into() };
-        if state.members.contains_key(&node) {
-            let state = state.clone();
-            self.send(from, Body::State { state, answer: false });
-        } else if state.open.is_some() {
-            self.send(from, refuse("the cluster holds objects already, and this version cannot move them to a new member: join before the first write"));
-        } else if state.members.len() >= self.config.limits.members_max as usize {
-            self.send(from, refuse("the cluster has as many members as its limit allows"));
-        } else if config.weight == 0 {
-            self.send(from, refuse("a member's weight is at least 1"));
-        } else if self.may_have_forgotten() {
-            self.send(from, refuse(FORGETFUL));
-        } else if self.is_founder() {
-            self.stage(Staged::Admit(node, config));
-        } else if state.founder != from {
-            let founder = state.founder;
-            self.send(founder, Body::Join { node, config });
-        }
-    }
-
-    pub(crate) fn on_join_refused(&mut self, node: NodeId, reason: String) {
-        if node == self.me && self.cluster.state.is_none() {
-            self.event(Event::JoinRefused { reason });
-        } else if self.detector.linked().any(|peer| peer == node) {
-            self.send(node, Body::JoinRefused { node, reason });
-        }
-    }
-
-    // Opening.
-
-    /// Keeps an object's request until it is known whether objects may exist.
-    pub(crate) fn park(&mut self, origin: Origin, request: Request, timeout: Duration) {
-        let deadline = self.now.monotonic + timeout;
-        self.cluster.parked.push(Parked { origin, request, deadline, asked: None });
-        if self.cluster.parked.len() == 1 {
-            self.timers.set(Timer::Open, self.now.monotonic);
-        } else {
-            self.timers.set_by(Timer::Open, self.now.monotonic + ASK_AGAIN);
-        }
-    }
-
-    pub(crate) fn on_open_timer(&mut self) {
-        let Some(state) = &self.cluster.state else { return };
-        let founder = state.founder;
-        let now = self.now.monotonic;
-        let (late, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.cluster.parked).into_iter().partition(|p| p.deadline <= now);
-        self.cluster.parked = waiting;
-        let forgetful = self.may_have_forgotten();
-        for parked in late {
-            let error = if forgetful {
-                RequestError::NotReady(FORGETFUL.into())
-            } else {
-                RequestError::NotOpen(founder)
-            };
-            self.reply(parked.origin, Err(error));
-        }
-        if self.cluster.parked.is_empty() {
-            return self.forget_questions(About::Open);
-        }
-        let write = self.cluster.parked.iter().any(|p| matches!(p.request, Request::Put(_)));
-        if forgetful {
-            // Gossip brings the opening from those who know it.
-        } else if founder == self.me {
-            self.release_reads(Seq::MAX);
-            if write {
-                self.stage(Staged::Open);
-            }
-        } else {
-            let seq = self.ask(founder, About::Open, |seq| Body::Open { seq, write });
-            for parked in &mut self.cluster.parked {
-                parked.asked.get_or_insert(seq);
-            }
-        }
-        if let Some(first) = self.cluster.parked.iter().map(|p| p.deadline).min() {
-            self.timers.set(Timer::Open, first.min(now + ASK_AGAIN));
-        }
-    }
-
-    pub(crate) fn on_open(&mut self, from: NodeId, re: Re, write: bool) {
-        if !self.is_founder() {
-            return self.reject(from, "it takes this node for the cluster's founder".into());
-        }
-        if self.may_have_forgotten() {
-            return;
-        }
-        if write && !self.cluster.is_open() {
-            // The asker hears of it when it is durable: by the state that is spread then.
-            return self.stage(Staged::Open);
-        }
-        if let Some(state) = self.cluster.state.clone() {
-            self.send(from, Body::Opened { re, state });
-        }
-    }
-
-    pub(crate) fn on_opened(&mut self, from: NodeId, re: Re, state: &ClusterState) {
-        if self.answered(from, re) == Some(About::Open) {
-            self.on_state(from, state, false);
-            if !self.cluster.is_open() {
-                self.release_reads(re.1);
-            }
-        }
-    }
-
-    /// The founder said in answer to `question` that the cluster is empty: whatever was asked
-    /// before is absent.
-    fn release_reads(&mut self, question: Seq) {
-        let (reads, writes): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.cluster.parked).into_iter().partition(|parked| {
-                let before = question == Seq::MAX || parked.asked.is_some_and(|at| at <= question);
-                before && !matches!(parked.request, Request::Put(_))
-            });
-        self.cluster.parked = writes;
-        for Parked { origin, request, .. } in reads {
-            let reply = match request {
-                Request::List(_) => Reply::Keys { keys: Vec::new(), next: None },
-                _ => Reply::Absent { receipt: self.empty_receipt() },
-            };
-            self.reply(origin, Ok(reply));
-        }
-    }
-
-    fn empty_receipt(&self) -> Receipt {
-        Receipt {
-            coordinator: self.me,
-            layout: self.cluster.layout.unwrap_or(LayoutId(0)),
-            n: 0,
-            needed: 0,
-            answers: Vec::new(),
-            siblings: 0,
-            elapsed: Duration::default(),
-        }
-    }
-
     // Gossip.
 
     pub(crate) fn gossip(&mut self) {
@@ -677,68 +445,5 @@ impl Node {
             reasons.push("the disk lost acknowledged commits: keys are repaired from other owners as they are used (start with --accept-loss to end this)".into());
         }
         reasons
-    }
-
-    // Buckets.
-
-    pub(crate) fn set_bucket(&mut self, origin: Origin, bucket: Bytes, patch: Option<BucketPatch>) {
-        let Some(state) = &self.cluster.state else {
-            return self.reply(origin, Err(RequestError::NotMember));
-        };
-        let before = state.buckets.get(&bucket).map(|record| record.patch).unwrap_or_default();
-        let next = patch.map_or_else(BucketPatch::default, |patch| merge_patches(before, patch));
-        let props = BucketProps::default().patched(next);
-        let refusal = if !(1..=N_VAL_MAX).contains(&props.n_val) {
-            Some(RequestError::Refused(format!("n_val is 1 to {N_VAL_MAX}, not {}", props.n_val)))
-        } else if let Some((param, value)) = props.excess() {
-            Some(RequestError::QuorumExceedsN { param: param.into(), value, n: props.n_val })
-        } else if !state.buckets.contains_key(&bucket) && state.buckets.len() >= BUCKETS_MAX {
-            Some(RequestError::Refused(format!(
-                "{BUCKETS_MAX} buckets have rules of their own already, which is the limit: reset one"
-            )))
-        } else if self.cluster.read_only {
-            Some(RequestError::ReadOnly)
-        } else if state.open.is_some() {
-            (next.n_val != before.n_val).then(n_val_fixed)
-        } else if self.may_have_forgotten() {
-            Some(RequestError::Refused(FORGETFUL.into()))
-        } else if state.founder == self.me {
-            return self.stage(Staged::Bucket(origin, bucket, next));
-        } else {
-            Some(RequestError::Refused(format!(
-                "before the first write, buckets are set at the founding node {}",
-                state.founder
-            )))
-        };
-        if let Some(error) = refusal {
-            return self.reply(origin, Err(error));
-        }
-        if let Some(state) = &mut self.cluster.state {
-            let change = state.next_change(self.me);
-            state.buckets.insert(bucket.clone(), BucketRecord { patch: next, change });
-        }
-        self.adopt();
-        self.save_cluster(Saved::Bucket(origin, bucket));
-    }
-}
-
-const FORGETFUL: &str = "the founding node lost commits and may have forgotten that the cluster holds objects: start the other members, or start the founding node with --accept-loss";
-
-fn n_val_fixed() -> RequestError {
-    RequestError::Refused(
-        "n_val cannot change once the cluster holds objects: this version does not move them"
-            .into(),
-    )
-}
-
-fn merge_patches(old: BucketPatch, new: BucketPatch) -> BucketPatch {
-    BucketPatch {
-        n_val: new.n_val.or(old.n_val),
-        r: new.r.or(old.r),
-        w: new.w.or(old.w),
-        pr: new.pr.or(old.pr),
-        pw: new.pw.or(old.pw),
-        dw: new.dw.or(old.dw),
-        allow_mult: new.allow_mult.or(old.allow_mult),
     }
 }
