@@ -6,7 +6,7 @@
 use super::{ASK_AGAIN, Saved};
 use crate::config::{BucketPatch, BucketProps, MemberConfig, N_VAL_MAX};
 use crate::event::Event;
-use crate::id::NodeId;
+use crate::id::{NodeId, check_name};
 use crate::membership::{BUCKETS_MAX, BucketRecord, MemberRecord};
 use crate::message::Body;
 use crate::node::{Node, Origin};
@@ -146,7 +146,9 @@ impl Node {
         let before = state.buckets.get(&bucket).map(|record| record.patch).unwrap_or_default();
         let next = patch.map_or_else(BucketPatch::default, |patch| merge_patches(before, patch));
         let props = BucketProps::default().patched(next);
-        let refusal = if !(1..=N_VAL_MAX).contains(&props.n_val) {
+        let refusal = if let Err(error) = check_name("bucket", &bucket) {
+            Some(RequestError::Refused(error.to_string()))
+        } else if !(1..=N_VAL_MAX).contains(&props.n_val) {
             Some(RequestError::Refused(format!("n_val is 1 to {N_VAL_MAX}, not {}", props.n_val)))
         } else if let Some((param, value)) = props.excess() {
             Some(RequestError::QuorumExceedsN { param: param.into(), value, n: props.n_val })

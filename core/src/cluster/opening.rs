@@ -13,6 +13,9 @@ use crate::request::{Receipt, Reply, Request, RequestError};
 use crate::time::{Duration, Instant};
 use crate::timer::Timer;
 
+/// A request waits no longer than this for the founder, whatever its client would endure.
+const PARKED_MAX: Duration = Duration::from_secs(30);
+
 /// A request that waits for the opening.
 #[derive(Clone, Debug)]
 pub(super) struct Parked {
@@ -29,7 +32,7 @@ impl Node {
 
     /// Keeps an object's request until it is known whether objects may exist.
     pub(crate) fn park(&mut self, origin: Origin, request: Request, timeout: Duration) {
-        let deadline = self.now.monotonic + timeout;
+        let deadline = self.now.monotonic + timeout.min(PARKED_MAX);
         self.cluster.parked.push(Parked { origin, request, deadline, asked: None });
         if self.cluster.parked.len() == 1 {
             self.timers.set(Timer::Open, self.now.monotonic);
