@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use quorate_tests::{command, run};
+use quorate_tests::{Cluster, command, run};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -99,4 +100,21 @@ async fn a_wrong_command_line_is_told_before_any_node_is_asked() {
         assert_eq!(outcome.code, Some(2), "{args:?}: {outcome:?}");
     }
     assert!(node.asked().is_empty());
+}
+
+/// `quorate status --json | head -1`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_read_enough_is_no_failure() {
+    let cluster = Cluster::start(1).await;
+    for args in [&["status"][..], &["status", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut status = cluster.quorate(0, args);
+        // `output` would take stdout for itself.
+        let child = status.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        drop(status);
+        let output = child.wait_with_output().await.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.is_empty(), "{:?}: {told}", output.status);
+    }
 }

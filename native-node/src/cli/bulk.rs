@@ -165,7 +165,7 @@ impl Progress {
             if failures.len() > FAILURES_SHOWN_MAX {
                 eprintln!("failed: … and {} more", failures.len() - FAILURES_SHOWN_MAX);
             }
-            println!(
+            say!(
                 "{verb} {} objects ({}) {place} in {seconds:.1} s; {} unchanged, {} retries, {} failures",
                 HumanCount(moved),
                 HumanBytes(bytes),

@@ -57,7 +57,7 @@ pub async fn dev(args: &DevArgs) -> Result<(), CliError> {
     let started = Instant::now();
     let stop = stop_signal()?;
     let specs = prepare(args)?;
-    println!("Starting {} nodes, logs in {}", specs.len(), args.data.join("node-N.log").display());
+    say!("Starting {} nodes, logs in {}", specs.len(), args.data.join("node-N.log").display());
     let (stop_all, is_stopping) = watch::channel(false);
     let (tell, mut told) = mpsc::unbounded_channel();
     let mut tasks = Vec::new();
@@ -70,7 +70,7 @@ pub async fn dev(args: &DevArgs) -> Result<(), CliError> {
     let outcome = tokio::select! {
         outcome = run(&specs, &mut told, started) => outcome,
         why = stop => {
-            println!("\n{why}: stopping {} nodes", specs.len());
+            say!("\n{why}: stopping {} nodes", specs.len());
             Ok(())
         }
     };
@@ -80,7 +80,7 @@ pub async fn dev(args: &DevArgs) -> Result<(), CliError> {
         task.await.map_err(|e| CliError::failed(format!("a node's keeper broke off: {e}")))?;
     }
     if outcome.is_ok() {
-        println!("Stopped. What was stored is in {}", args.data.display());
+        say!("Stopped. What was stored is in {}", args.data.display());
     }
     outcome
 }
@@ -97,7 +97,7 @@ async fn run(
     }
     introduce(specs, started);
     while let Some(text) = told.recv().await {
-        println!("{text}");
+        say!("{text}");
     }
     Err(CliError::failed("every node has ended: start again, or look into the logs"))
 }
@@ -240,23 +240,23 @@ fn introduce(specs: &[NodeSpec], started: Instant) {
     table(&mut out, &["NODE", "URL", "PID", "FILES"], rows.collect());
     let url = |n: usize| &specs[n % specs.len()].url;
     let victim = &specs[specs.len() - 1];
-    println!(
+    say!(
         "\n{out}\nReady after {:.1} s. Try, in another terminal:\n",
         started.elapsed().as_secs_f64()
     );
-    println!(
+    say!(
         "  curl -i -X PUT -H 'Content-Type: text/plain' -d 'hello' {}/buckets/demo/keys/greeting",
         url(0)
     );
-    println!("  curl -i {}/buckets/demo/keys/greeting", url(1));
-    println!("  curl -i -X DELETE {}/buckets/demo/keys/greeting\n", url(2));
+    say!("  curl -i {}/buckets/demo/keys/greeting", url(1));
+    say!("  curl -i -X DELETE {}/buckets/demo/keys/greeting\n", url(2));
     let binary = victim.binary.display();
-    println!("  {binary} status --all --node {}", url(0));
-    println!("  {binary} import SOME-FOLDER --node {}", url(0));
+    say!("  {binary} status --all --node {}", url(0));
+    say!("  {binary} import SOME-FOLDER --node {}", url(0));
     if let Some(pid) = victim.pid() {
-        println!("  kill -9 {pid}   # {} dies; the others go on", victim.name);
+        say!("  kill -9 {pid}   # {} dies; the others go on", victim.name);
     }
-    println!("\nCtrl-C stops all nodes.");
+    say!("\nCtrl-C stops all nodes.");
 }
 
 /// Ends, with the reason, when somebody wants this command to stop.

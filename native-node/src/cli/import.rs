@@ -170,7 +170,7 @@ impl Import<'_> {
         let retries = self.client.retries();
         let failed = self.progress.finish("imported", &place, retries, args.bulk.json, &more);
         if empty_dirs > 0 && !args.bulk.json {
-            println!("{empty_dirs} empty folders are not objects and were left out");
+            say!("{empty_dirs} empty folders are not objects and were left out");
         }
         if let Some((_, _, reason)) = too_large.first() {
             eprintln!("Files over the limit ({reason}):");

@@ -2,6 +2,14 @@
 //!
 //! Invariant: whatever goes wrong is one line on stderr and a documented exit code.
 
+/// Prints a line on stdout. A reader that has gone away (`| head`) is no failure of the command.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout().lock(), $($line)*).ok();
+    }};
+}
+
 mod bulk;
 mod client;
 mod dev;
@@ -140,7 +148,7 @@ async fn stdin_closed() {
 
 /// JSON for scripts, on stdout.
 fn print_json(value: &serde_json::Value) {
-    println!("{value:#}");
+    say!("{value:#}");
 }
 
 #[cfg(test)]

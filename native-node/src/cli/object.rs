@@ -218,7 +218,12 @@ fn show_value(args: &GetArgs, answer: &Answer) -> Result<(), CliError> {
         print_json(&found);
     } else if args.output.is_none() {
         let written = std::io::stdout().write_all(&answer.body);
-        written.map_err(|e| CliError::failed(format!("cannot write to stdout: {e}")))?;
+        // A reader that has read enough (`| head`) is no failure.
+        if let Err(error) = written
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            return Err(CliError::failed(format!("cannot write to stdout: {error}")));
+        }
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ pub async fn status(args: &StatusArgs) -> Result<(), CliError> {
         if args.json {
             print_json(&raw);
         } else {
-            print!("{}", draw(&view));
+            say!("{}", draw(&view).trim_end());
         }
         return Ok(());
     }
@@ -75,7 +75,7 @@ pub async fn status(args: &StatusArgs) -> Result<(), CliError> {
         let entries: Vec<_> = answers.iter().map(entry).collect();
         print_json(&json!(entries));
     } else {
-        print!("{}\n{}", draw(&view), draw_all(&view, &answers));
+        say!("{}\n{}", draw(&view), draw_all(&view, &answers).trim_end());
     }
     Ok(())
 }
@@ -232,10 +232,10 @@ async fn show_object(
             StatusCode::NOT_FOUND => "not found".to_owned(),
             _ => format!("{} value(s)", receipt["siblings"]),
         };
-        println!("{what}: {found}; all {} primaries were asked and answered:", receipt["n"]);
+        say!("{what}: {found}; all {} primaries were asked and answered:", receipt["n"]);
         for one in receipt["answers"].as_array().into_iter().flatten() {
             let node = one["node"].as_str().unwrap_or("?");
-            println!("  {}  {}", view.name_of(node), one["role"].as_str().unwrap_or("?"));
+            say!("  {}  {}", view.name_of(node), one["role"].as_str().unwrap_or("?"));
         }
     }
     if answer.status == StatusCode::NOT_FOUND { Err(answer.error(&what)) } else { Ok(()) }
