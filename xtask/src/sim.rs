@@ -4,7 +4,7 @@
 use anyhow::{Context as _, bail};
 use quorate_sim::{Counts, Mutant, Outcome, SECOND, TABLE, Violation, run as run_seed, run_twice};
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -178,6 +178,7 @@ fn run_batch(
 ) -> anyhow::Result<Batch> {
     let (next, stop, started) = (AtomicU64::new(from), AtomicBool::new(false), Instant::now());
     let outcomes: Mutex<BTreeMap<u64, Outcome>> = Mutex::default();
+    let progress = show && std::io::stderr().is_terminal();
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -192,10 +193,9 @@ fn run_batch(
             }
             let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
             all.insert(seed, outcome);
-            if show && (all.len().is_multiple_of(10) || all.len() as u64 == seeds) {
+            if progress && (all.len().is_multiple_of(10) || all.len() as u64 == seeds) {
                 let rate = per_second(all.len() as u64, started.elapsed());
-                print!("\r{} of {seeds} seeds, {rate} seeds/s ", all.len());
-                let _ = std::io::stdout().flush();
+                eprint!("\r{} of {seeds} seeds, {rate} seeds/s ", all.len());
             }
         }
     };
@@ -205,8 +205,8 @@ fn run_batch(
     })
     .ok()
     .context("a worker of the simulator panicked outside of a run")?;
-    if show {
-        println!();
+    if progress {
+        eprintln!();
     }
     let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut batch = Batch {
