@@ -233,7 +233,6 @@ impl Node {
             // Something sound may have taken its place since the page was read.
             return self.enqueue((Space::Hints, stored), &key, Work::DropDamaged);
         }
-        self.hints.changed(&stored, stored.len() as u64, 0);
         let writes = vec![Write { space: Space::Hints, key: stored, value: None }];
         self.store(StoreCommand::Commit { writes }, Then::Cluster(crate::cluster::Saved::Merged));
     }

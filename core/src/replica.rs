@@ -14,7 +14,7 @@ use crate::message::{Body, Nack, Re, ReadAnswer};
 use crate::node::{Node, Then, read_value};
 use crate::record::{HintRecord, ObjectRecord, decode_record, encode_record, hint_key, object_key};
 use crate::repair::Repairs;
-use crate::siblings::Siblings;
+use crate::siblings::{SIBLINGS_WARN, Siblings};
 use crate::version::Dot;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -472,7 +472,7 @@ impl Node {
         if let Some(siblings) = found {
             return self.change_object(queue_key, siblings, true);
         }
-        match self.active_work(queue_key) {
+        match self.active_work(queue_key).cloned() {
             Some(Work::Update(op)) => self.update_failed(op, None),
             Some(Work::Merge(_, then)) => self.answer_merge(then, Err(Nack::NotReady)),
             _ => {}
@@ -480,16 +480,26 @@ impl Node {
         self.finish(queue_key);
     }
 
-    fn active_work(&self, queue_key: &QueueKey) -> Option<Work> {
-        match &self.replica.queues.get(queue_key)?.active {
-            Active::Changing { work, .. } => Some(work.clone()),
-            _ => None,
-        }
+    fn active_work(&self, queue_key: &QueueKey) -> Option<&Work> {
+        let active = &self.replica.queues.get(queue_key)?.active;
+        if let Active::Changing { work, .. } = active { Some(work) } else { None }
+    }
+
+    /// The active work as its change is made. The copy that it merges is moved out: what comes
+    /// after the change only needs to know who is to be answered.
+    fn take_work(&mut self, queue_key: &QueueKey) -> Option<Work> {
+        let active = &mut self.replica.queues.get_mut(queue_key)?.active;
+        let Active::Changing { work, .. } = active else { return None };
+        Some(match work {
+            Work::Merge(copy, then) => Work::Merge(std::mem::take(copy), *then),
+            Work::KeepHint(copy, then) => Work::KeepHint(std::mem::take(copy), *then),
+            other => other.clone(),
+        })
     }
 
     fn change_object(&mut self, queue_key: &QueueKey, mut siblings: Siblings, repaired: bool) {
         let mut changed = repaired;
-        match self.active_work(queue_key) {
+        match self.take_work(queue_key) {
             Some(Work::Update(op)) => {
                 let context = self.update_context(op, &siblings);
                 #[cfg_attr(
@@ -549,7 +559,7 @@ impl Node {
 
     /// A damaged hint is lost; what is kept from now on starts a new one.
     fn change_damaged_hint(&mut self, queue_key: &QueueKey, record: Option<Bytes>) {
-        if let Some(Work::DropDamaged) = self.active_work(queue_key) {
+        if matches!(self.active_work(queue_key), Some(Work::DropDamaged)) {
             let bytes = queue_key.1.len() + record.map_or(0, |bytes| bytes.len());
             let hint_bytes = Some((bytes as u64, 0));
             let step = Step::Committing { hint_bytes, repaired: false };
@@ -561,7 +571,7 @@ impl Node {
 
     fn change_hint(&mut self, queue_key: &QueueKey, record: Option<Bytes>, mut hint: HintRecord) {
         let old_bytes = record.as_ref().map_or(0, |bytes| (queue_key.1.len() + bytes.len()) as u64);
-        match self.active_work(queue_key) {
+        match self.take_work(queue_key) {
             Some(Work::Update(op)) => {
                 let context = self.update_context(op, &hint.siblings);
                 let dot = self.replica.actors.hint_dot(&hint, &context);
@@ -635,7 +645,7 @@ impl Node {
 
     /// What the active work was to achieve is durable.
     fn work_done(&mut self, queue_key: &QueueKey) {
-        match self.active_work(queue_key) {
+        match self.active_work(queue_key).cloned() {
             Some(Work::Update(op)) => {
                 // As a fallback: the owner may have returned while its hint was on the way to disk.
                 if let Some(owner) = hinted_owner(queue_key) {
@@ -646,14 +656,14 @@ impl Node {
             Some(Work::Merge(_, then)) => self.answer_merge(then, Ok(())),
             Some(Work::KeepHint(_, then)) => {
                 self.counters.hints_stored += 1;
-                if let Some((owner, _)) = crate::record::parse_hint_key(&queue_key.1) {
+                if let Some(owner) = hinted_owner(queue_key) {
                     self.event(Event::HintStored { owner });
                     self.wake_hints(owner);
                 }
                 self.answer_merge(then, Ok(()));
             }
             Some(Work::DropHint(_)) => {
-                if let Some((owner, _)) = crate::record::parse_hint_key(&queue_key.1) {
+                if let Some(owner) = hinted_owner(queue_key) {
                     self.counters.hints_delivered += 1;
                     self.event(Event::HintDelivered { owner });
                 }
@@ -672,18 +682,15 @@ impl Node {
     }
 }
 
-/// From this many siblings on, a write is worth a warning.
-const SIBLINGS_WARN: usize = 25;
-
 enum Loaded {
     Trusted(Siblings),
     Untrusted(Siblings),
 }
 
 /// For whom a hint's queue works; `None` if it is an object's.
-fn hinted_owner(queue_key: &QueueKey) -> Option<NodeId> {
-    let hint = queue_key.0 == Space::Hints;
-    hint.then(|| crate::record::parse_hint_key(&queue_key.1)).flatten().map(|(owner, _)| owner)
+fn hinted_owner((space, stored): &QueueKey) -> Option<NodeId> {
+    let named = crate::record::parse_hint_key(stored).filter(|_| *space == Space::Hints);
+    named.map(|(owner, _)| owner)
 }
 
 fn queue_key_object(queues: &BTreeMap<QueueKey, Queue>, queue_key: &QueueKey) -> Key {

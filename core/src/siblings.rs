@@ -39,6 +39,9 @@ pub struct WriteRecord {
     pub hash: Digest,
 }
 
+/// From this many siblings on, a write is worth a warning.
+pub(crate) const SIBLINGS_WARN: usize = 25;
+
 /// How many write ids an object remembers: the window within which a retry is harmless.
 pub const WRITE_IDS_MAX: usize = 16;
 

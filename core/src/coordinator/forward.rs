@@ -89,11 +89,8 @@ impl Node {
             Request::Put(put) => put.sloppy,
             _ => false,
         };
-        let eligible = |node: &NodeId| {
-            !forward.tried.contains(node)
-                && self.detector.healthy(*node)
-                && self.detector.run(*node).is_some()
-        };
+        let eligible =
+            |node: &NodeId| !forward.tried.contains(node) && self.detector.healthy(*node);
         let owner = plan.owners.iter().copied().find(eligible);
         let reads = matches!(forward.request, Request::Get(_));
         // If no primary is reachable a fallback coordinates: this node, if it is among those that
@@ -118,7 +115,7 @@ impl Node {
         }
         let next = owner.or_else(|| sloppy.then(|| stand_ins.iter().copied().find(eligible))?);
         let Some(next) = next else { return self.forward_failed(op, plan) };
-        let run = self.detector.run(next).expect("eligible nodes have been heard");
+        let run = self.detector.run(next).expect("a healthy node has been heard");
         // Who is given up on must not execute it long after someone else did: by then the value
         // may be replaced, and would come back.
         let patience = self.now.monotonic + self.config.timing.peer_timeout;

@@ -334,7 +334,7 @@ impl Node {
         for op in waiting {
             match self.coordinator.operations.get(&op) {
                 Some(Operation::Get(_)) => self.get_answered(op, peer, Err(Nack::NotReady)),
-                Some(Operation::Put(_)) => self.copy_timed_out(op, peer),
+                Some(Operation::Put(_)) => self.copy_failed(op, peer),
                 Some(Operation::Forward(_)) => self.forward_lost(op),
                 Some(Operation::List(_)) => self.on_list_reply(op, peer, Err(Nack::NotReady)),
                 None => {}

@@ -374,7 +374,8 @@ impl Node {
         self.settle_put(op);
     }
 
-    fn copy_failed(&mut self, op: u64, node: NodeId) {
+    /// It was refused, or not answered in time, or its node is suspected. A late ack still counts.
+    pub(super) fn copy_failed(&mut self, op: u64, node: NodeId) {
         let Some(put) = self.put_op(op) else { return };
         let Some(copy) = put.copies.get_mut(&node) else { return };
         if copy.state == CopyState::Failed {
@@ -384,11 +385,6 @@ impl Node {
         let owner = copy.owner;
         self.find_stand_in(op, owner);
         self.settle_put(op);
-    }
-
-    /// No answer in time, or its node is suspected. Its ack still counts if it comes.
-    pub(super) fn copy_timed_out(&mut self, op: u64, node: NodeId) {
-        self.copy_failed(op, node);
     }
 
     pub(super) fn put_timer(&mut self, op: u64) {
@@ -416,7 +412,7 @@ impl Node {
             if self.detector.healthy(node) {
                 self.suspect(node);
             }
-            self.copy_timed_out(op, node);
+            self.copy_failed(op, node);
         }
         if over {
             return self.end_put(op);
